@@ -1,0 +1,1 @@
+"""Who may read what, how fast. Pure: no IO, no clock, no log."""

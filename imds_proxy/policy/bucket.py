@@ -1,0 +1,25 @@
+"""A token bucket. Pure: the time is an argument."""
+
+from __future__ import annotations
+
+
+class TokenBucket:
+    """Allows `burst` at once and `rate` a second after that. Not frozen: it is a meter."""
+
+    __slots__ = ("_burst", "_level", "_rate", "_seen")
+
+    def __init__(self, rate: float, burst: float, now: float) -> None:
+        """`rate` per second and `burst` are positive; it starts full at `now` (seconds, monotonic)."""
+        if rate <= 0 or burst <= 0:
+            raise ValueError("rate and burst must be positive")
+        self._rate, self._burst, self._level, self._seen = rate, burst, burst, now
+
+    def take(self, now: float) -> bool:
+        """Takes one if there is one. A clock that steps back adds nothing and takes nothing away."""
+        if now > self._seen:
+            self._level = min(self._burst, self._level + (now - self._seen) * self._rate)
+            self._seen = now
+        if self._level < 1:
+            return False
+        self._level -= 1
+        return True

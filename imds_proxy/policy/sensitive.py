@@ -1,0 +1,28 @@
+"""Which paths are sensitive: patterns that match at any segment offset.
+
+So under every version prefix, known or unknown, or none, and under whatever a service may nest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from imds_proxy.protocol.items import PathPattern
+
+
+class SensitivePaths:
+    """A set of patterns. What lies below a sensitive item is as sensitive, `**` or not."""
+
+    def __init__(self, patterns: Iterable[str]) -> None:
+        """Raises ValueError for a malformed pattern."""
+        parsed = (PathPattern.parse(text) for text in patterns)
+        self._patterns = tuple(PathPattern(p.text, p.segments, below=True) for p in parsed)
+
+    def match(self, segments: tuple[str, ...]) -> str | None:
+        """The text of the first pattern that covers the path, else None."""
+        for offset in range(len(segments)):
+            rest = segments[offset:]
+            for pattern in self._patterns:
+                if pattern.matches(rest):
+                    return pattern.text
+        return None

@@ -1,0 +1,1 @@
+"""What the metadata protocol says. Pure: no IO, no clock, no log."""

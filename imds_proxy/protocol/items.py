@@ -1,0 +1,70 @@
+"""Patterns over canonical paths, and the class of an item.
+
+Pure look-ups in a profile's tables; knows nothing of caches, callers or rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from imds_proxy.protocol.profile import ItemClass, Profile
+from imds_proxy.protocol.target import Target
+
+
+@dataclass(frozen=True, slots=True)
+class PathPattern:
+    """`a/b`, `a/*/c` (one segment) or `a/**` (a itself and all below). Without regard to case."""
+
+    text: str
+    segments: tuple[str, ...]
+    below: bool
+
+    @classmethod
+    def parse(cls, text: str) -> PathPattern:
+        """Raises ValueError where `**` stands anywhere but at the end, or a segment is empty."""
+        parts = text.strip("/").lower().split("/")
+        below = parts[-1] == "**"
+        fixed = tuple(parts[:-1] if below else parts)
+        if "**" in fixed or "" in fixed or not fixed:
+            raise ValueError(f"{text!r}: a pattern is segments, `*` for one of them, `**` only at the end")
+        return cls(text, fixed, below)
+
+    def matches(self, segments: Sequence[str]) -> bool:
+        """Whether the whole of `segments` (lower case) matches; a prefix ends at a segment."""
+        if len(segments) < len(self.segments) or (not self.below and len(segments) > len(self.segments)):
+            return False
+        return all(want in ("*", have) for want, have in zip(self.segments, segments, strict=False))
+
+
+class ItemClassifier:
+    """The class of an item, by a profile's table, below any version prefix or none."""
+
+    def __init__(self, profile: Profile) -> None:
+        self._versions = frozenset(profile.versions)
+        self._roots = frozenset(text.split("/")[0] for text, _ in profile.item_classes)
+        self._table = tuple((PathPattern.parse(text), item) for text, item in profile.item_classes)
+        self._query = tuple(PathPattern.parse(text) for text in profile.query_items)
+
+    def classify(self, target: Target) -> ItemClass:
+        """The first matching row; a directory (or a version itself) is a listing; else UNKNOWN."""
+        below = self._below_version(target.segments)
+        for pattern, item in self._table:
+            if pattern.matches(below):
+                if target.directory and item in (ItemClass.SLOW, ItemClass.STATIC):
+                    return ItemClass.LISTING
+                return item
+        if target.directory or not below:
+            return ItemClass.LISTING
+        return ItemClass.UNKNOWN
+
+    def takes_query(self, target: Target) -> bool:
+        """Whether the item is one of those whose query has a meaning."""
+        below = self._below_version(target.segments)
+        return any(pattern.matches(below) for pattern in self._query)
+
+    def _below_version(self, segments: tuple[str, ...]) -> tuple[str, ...]:
+        # An unknown version is still a version: `/2031-01-01/user-data` is user-data.
+        if segments and segments[0] not in self._roots:
+            return segments[1:]
+        return segments

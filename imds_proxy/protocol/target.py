@@ -1,0 +1,101 @@
+"""The canonical target: one form, computed once, for rules, cache, log and upstream alike.
+
+What has one meaning is normalised; what could have two is refused. Knows nothing of who asks.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from imds_proxy.errors import (
+    TARGET_CHARACTER,
+    TARGET_DOTS,
+    TARGET_ENCODING,
+    TARGET_FORM,
+    TARGET_PARAMS,
+    Refused,
+)
+
+# RFC 3986 pchar without ";" (path parameters) and "%": these need no encoding in a segment.
+_PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~!$&'()*+,=:@")
+# Characters that need encoding, have one meaning, and so are kept encoded however they were written.
+_ENCODED = frozenset(b' "<>[]^`{|}')
+_ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """`path` goes upstream and into the log; `query` verbatim (None when there was no "?").
+
+    `segments` are those of the path in lower case, without a trailing slash: rules compare these, since
+    the service accepts some variants of case. `directory` says that the path ended in a slash.
+    """
+
+    path: str
+    query: str | None
+    segments: tuple[str, ...]
+    directory: bool
+
+    @property
+    def key(self) -> tuple[str, str | None]:
+        """What tells one item from another: path and query."""
+        return self.path, self.query
+
+    @property
+    def text(self) -> str:
+        """The target as it stands in a request line."""
+        return self.path if self.query is None else f"{self.path}?{self.query}"
+
+
+def canonical_target(raw: bytes) -> Target:
+    """The canonical form of a request target as h11 gave it.
+
+    Raises Refused with one of the target refusals.
+    """
+    if not raw.startswith(b"/"):
+        raise Refused(TARGET_FORM)
+    path, mark, query = raw.partition(b"?")
+    if b"#" in raw:
+        raise Refused(TARGET_CHARACTER, "fragment")
+    if any(byte <= 0x20 or byte >= 0x7F for byte in query):
+        raise Refused(TARGET_CHARACTER, "query byte")
+    segments = [_segment(part) for part in path.split(b"/") if part]
+    directory = path.endswith(b"/")
+    text = "/" + "/".join(segments) + ("/" if directory and segments else "")
+    return Target(
+        path=text,
+        query=query.decode("ascii") if mark else None,
+        segments=tuple(segment.lower() for segment in segments),
+        directory=directory,
+    )
+
+
+def _segment(raw: bytes) -> str:
+    """One segment, decoded once where it needs no encoding, encoded in upper-case hex where it does."""
+    if b"%" in raw:
+        if raw.count(b"%") != len(_ESCAPE.findall(raw)):
+            raise Refused(TARGET_ENCODING, "broken escape")
+        raw = _ESCAPE.sub(_decode, raw)
+    if b";" in raw:
+        raise Refused(TARGET_PARAMS)
+    out = []
+    for byte in raw:
+        if byte in _PLAIN:
+            out.append(chr(byte))
+        elif byte in _ENCODED:
+            out.append(f"%{byte:02X}")
+        else:
+            raise Refused(TARGET_CHARACTER)
+    segment = "".join(out)
+    if segment in {".", ".."}:
+        raise Refused(TARGET_DOTS)
+    return segment
+
+
+def _decode(match: re.Match[bytes]) -> bytes:
+    byte = int(match[1], 16)
+    if byte in _PLAIN or byte in _ENCODED or byte == 0x3B:  # ";" is refused as a parameter, by name
+        return bytes((byte,))
+    # An encoded slash, backslash, percent, "?", "#", control or non-ASCII byte could mean two things.
+    raise Refused(TARGET_ENCODING, f"%{byte:02X}")

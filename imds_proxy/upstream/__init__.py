@@ -1,0 +1,1 @@
+"""How the real service is spoken to. Knows nothing of callers."""

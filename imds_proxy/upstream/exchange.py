@@ -1,0 +1,172 @@
+"""One connection to the real service: a request out, a whole answer in, through h11.
+
+Whatever is cut, too large, unasked for or not HTTP ends the connection and never reaches a caller.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import cast
+
+import h11
+
+from imds_proxy.errors import UPSTREAM_BROKEN, UPSTREAM_TOO_LARGE, Refused
+from imds_proxy.protocol.responses import Answer
+
+# Headers that say something of the item; all others are hop-by-hop or the service's own business.
+_PASSED = frozenset({b"content-type", b"date", b"etag", b"last-modified", b"retry-after", b"server"})
+_MAX_HEAD = 16384  # bytes
+_MAX_INFORMATIONAL = 4
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamAnswer:
+    """A whole answer. `location` and `encoding` are for judging it; they never go to a caller."""
+
+    answer: Answer
+    location: bytes | None
+    encoding: bytes | None
+
+
+class StaleConnection(Exception):
+    """A pooled connection was closed by the service before it answered a byte."""
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """One keep-alive connection; one exchange at a time."""
+
+    def __init__(self, max_body: int) -> None:
+        self._max_body = max_body
+        self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD)
+        self._transport: asyncio.Transport | None = None
+        self._waiter: asyncio.Future[UpstreamAnswer] | None = None
+        self._response: h11.Response | None = None
+        self._body = bytearray()
+        self._informational = 0
+        self._heard = False
+        self.exchanges = 0
+        self.usable = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The connection is open."""
+        self._transport = cast(asyncio.Transport, transport)
+        self.usable = True
+
+    async def exchange(
+        self, method: str, target: str, headers: tuple[tuple[bytes, bytes], ...], timeout: float
+    ) -> UpstreamAnswer:
+        """Sends one bodyless request and returns the whole answer.
+
+        Raises Refused (502) for a broken one, StaleConnection when a reused connection was already
+        dead, TimeoutError after `timeout` seconds. The connection is usable again only if `usable`.
+        """
+        if self._transport is None or self._waiter is not None or not self.usable:
+            raise StaleConnection
+        self._response, self._heard, self._informational = None, False, 0
+        self._body.clear()
+        self._waiter = asyncio.get_running_loop().create_future()
+        request = h11.Request(method=method, target=target, headers=list(headers))
+        data = self._http.send(request) or b""
+        self._transport.write(data + (self._http.send(h11.EndOfMessage()) or b""))
+        try:
+            return await asyncio.wait_for(self._waiter, timeout)
+        except BaseException:
+            self.abort()
+            raise
+        finally:
+            self._waiter = None
+            self.exchanges += 1
+
+    def abort(self) -> None:
+        """Drops the connection at once."""
+        self.usable = False
+        if self._transport is not None:
+            self._transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of an answer, or of nothing that was asked."""
+        if self._waiter is None or self._waiter.done():
+            # Bytes that nobody asked for would be the next caller's answer.
+            self.abort()
+            return
+        self._heard = True
+        self._parse(data)
+
+    def eof_received(self) -> bool:
+        """The service will send no more."""
+        if self._waiter is not None and not self._waiter.done():
+            if not self._heard:
+                self._no_answer()
+            else:
+                self._parse(b"")
+        self.usable = False
+        return False
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The connection is gone."""
+        self.usable = False
+        if self._waiter is not None and not self._waiter.done():
+            if self._heard:
+                self._fail(Refused(UPSTREAM_BROKEN, f"cut: {error or 'closed'}"))
+            else:
+                self._no_answer()
+
+    def _no_answer(self) -> None:
+        self._fail(StaleConnection() if self.exchanges else Refused(UPSTREAM_BROKEN, "closed unanswered"))
+
+    def _fail(self, error: Exception) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(error)
+        self.abort()
+
+    def _parse(self, data: bytes) -> None:
+        try:
+            self._http.receive_data(data)
+            while True:
+                event = self._http.next_event()
+                if event is h11.NEED_DATA or event is h11.PAUSED:
+                    return
+                if self._take(event):
+                    return
+        except h11.RemoteProtocolError as error:
+            self._fail(Refused(UPSTREAM_BROKEN, str(error)))
+        except Refused as error:
+            self._fail(error)
+
+    def _take(self, event: h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]) -> bool:
+        """Takes one event; True when the exchange is over."""
+        if isinstance(event, h11.InformationalResponse):
+            self._informational += 1
+            if event.status_code == 101 or self._informational > _MAX_INFORMATIONAL:
+                raise Refused(UPSTREAM_BROKEN, f"status {event.status_code}")
+        elif isinstance(event, h11.Response):
+            self._response = event
+        elif isinstance(event, h11.Data):
+            self._body += event.data
+            if len(self._body) > self._max_body:
+                raise Refused(UPSTREAM_TOO_LARGE)
+        elif isinstance(event, h11.EndOfMessage):
+            self._finish()
+            return True
+        elif isinstance(event, h11.ConnectionClosed):
+            raise Refused(UPSTREAM_BROKEN, "closed")
+        return False
+
+    def _finish(self) -> None:
+        response = self._response
+        if response is None or self._waiter is None or self._transport is None:
+            raise Refused(UPSTREAM_BROKEN, "no status line")
+        if self._http.trailing_data[0]:
+            raise Refused(UPSTREAM_BROKEN, "bytes after the answer")
+        headers = tuple((name.title(), value) for name, value in response.headers if name in _PASSED)
+        by_name = dict(response.headers)
+        answer = Answer(response.status_code, bytes(response.reason), headers, bytes(self._body))
+        if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
+            self._http.start_next_cycle()
+        else:
+            self.usable = False
+            self._transport.close()
+        self._waiter.set_result(
+            UpstreamAnswer(answer, by_name.get(b"location"), by_name.get(b"content-encoding"))
+        )

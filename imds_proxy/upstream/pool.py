@@ -1,0 +1,142 @@
+"""The pool of keep-alive connections to the real service, with limits and a bounded wait.
+
+Retries nothing but a GET on a stale pooled connection, and a connect within the caller's patience.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from imds_proxy.errors import DEADLINE, UNREACHABLE, UPSTREAM_BROKEN, Refused
+from imds_proxy.upstream.exchange import StaleConnection, UpstreamAnswer, UpstreamConnection
+
+_RETRY_CONNECT = 0.05  # seconds between tries to connect to a service that is restarting
+_MAX_WAITING = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class PoolLimits:
+    """Times in seconds, sizes in bytes. `patience` is how long a caller may wait in all."""
+
+    connections: int
+    connect_timeout: float
+    read_timeout: float
+    patience: float
+    max_body: int
+
+
+class Pool:
+    """At most `limits.connections` connections to `host`:`port`; the rest wait, first come first served."""
+
+    def __init__(self, host: str, port: int, limits: PoolLimits, clock: Callable[[], float]) -> None:
+        self._host, self._port, self._limits, self._clock = host, port, limits, clock
+        self._idle: deque[UpstreamConnection] = deque()
+        self._open = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._down_since: float | None = None
+        self._closed = False
+
+    @property
+    def idle(self) -> int:
+        """How many connections are open, usable and not in use."""
+        return sum(connection.usable for connection in self._idle)
+
+    async def get(self, method: str, target: str, headers: tuple[tuple[bytes, bytes], ...]) -> UpstreamAnswer:
+        """An idempotent exchange; tried once more when the pooled connection turns out stale."""
+        return await self._exchange(method, target, headers, reuse=True)
+
+    async def put(self, target: str, headers: tuple[tuple[bytes, bytes], ...]) -> UpstreamAnswer:
+        """A PUT, on a fresh connection always, since it is never repeated."""
+        return await self._exchange("PUT", target, headers, reuse=False)
+
+    def close(self) -> None:
+        """Drops the idle connections; those in use end with their exchange."""
+        self._closed = True
+        while self._idle:
+            self._idle.pop().abort()
+
+    async def _exchange(
+        self, method: str, target: str, headers: tuple[tuple[bytes, bytes], ...], *, reuse: bool
+    ) -> UpstreamAnswer:
+        until = self._clock() + self._limits.patience
+        await self._enter(until)
+        connection: UpstreamConnection | None = None
+        try:
+            while True:
+                connection = (self._take_idle() if reuse else None) or await self._connect(until)
+                try:
+                    return await connection.exchange(method, target, headers, self._limits.read_timeout)
+                except StaleConnection:
+                    if not reuse:
+                        raise Refused(UPSTREAM_BROKEN, "closed unanswered") from None
+                except (TimeoutError, asyncio.TimeoutError):
+                    raise Refused(DEADLINE, "upstream.read_timeout") from None
+        finally:
+            self._leave(connection)
+
+    def _take_idle(self) -> UpstreamConnection | None:
+        # The most recently used first: the least likely to have been closed meanwhile.
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.usable:
+                return connection
+        return None
+
+    async def _enter(self, until: float) -> None:
+        if self._open < self._limits.connections:
+            self._open += 1
+            return
+        if len(self._waiting) >= _MAX_WAITING:
+            raise Refused(DEADLINE, "the queue to the service is full")
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        done, _ = await asyncio.wait((turn,), timeout=max(0.0, until - self._clock()))
+        if not done:
+            turn.cancel()
+            raise Refused(DEADLINE, "no connection to the service was free in time")
+
+    def _leave(self, connection: UpstreamConnection | None) -> None:
+        if connection is not None and connection.usable:
+            if self._closed or len(self._idle) >= self._limits.connections:
+                connection.abort()
+            else:
+                self._idle.append(connection)
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)  # the place is handed over
+                return
+        self._open -= 1
+
+    async def _connect(self, until: float) -> UpstreamConnection:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                _, connection = await asyncio.wait_for(
+                    loop.create_connection(
+                        lambda: UpstreamConnection(self._limits.max_body), self._host, self._port
+                    ),
+                    self._limits.connect_timeout,
+                )
+            except (OSError, asyncio.TimeoutError) as error:
+                now = self._clock()
+                if self._down_since is None:
+                    self._down_since = now
+                # A restart is waited out; an outage is answered at once.
+                out = now - self._down_since > self._limits.patience
+                if out or now + _RETRY_CONNECT >= until:
+                    raise Refused(UNREACHABLE, _why(error)) from None
+                await asyncio.sleep(_RETRY_CONNECT)
+            else:
+                self._down_since = None
+                return connection
+
+
+def _why(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.errno:
+        return errno.errorcode.get(error.errno, str(error.errno))
+    return "connect timed out"
