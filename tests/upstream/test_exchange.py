@@ -30,7 +30,8 @@ def get(*scripts: Script) -> Answer:
     [
         pytest.param(reply(b"abc"), id="content-length"),
         pytest.param(
-            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n2\r\nbc\r\n0\r\n\r\n", id="chunked"
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n2\r\nbc\r\n0\r\n\r\n",
+            id="chunked",
         ),
         pytest.param(b"HTTP/1.1 100 Continue\r\n\r\n" + reply(b"abc"), id="informational first"),
         pytest.param(reply(b"abc", headers=b"Connection: close\r\n"), id="connection close"),
@@ -67,13 +68,20 @@ def test_headers_of_the_item_pass_and_others_do_not() -> None:
         pytest.param(b"HTTP/1.1 102 P\r\n\r\n" * 10, "upstream-broken", id="endless informational"),
         pytest.param(reply(b"a" * 200_000), "upstream-too-large", id="large body"),
         pytest.param(
-            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"8000\r\n" + b"a" * 32768 + b"\r\n"
-            + b"20000\r\n" + b"a" * 0x20000 + b"\r\n0\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+            + b"8000\r\n"
+            + b"a" * 32768
+            + b"\r\n"
+            + b"20000\r\n"
+            + b"a" * 0x20000
+            + b"\r\n0\r\n\r\n",
             "upstream-too-large",
             id="large chunked body",
         ),
         pytest.param(
-            reply(b"abc") + b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil", "upstream-broken", id="two answers"
+            reply(b"abc") + b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil",
+            "upstream-broken",
+            id="two answers",
         ),
         pytest.param(
             b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
@@ -117,4 +125,3 @@ def test_unsolicited_bytes_on_an_idle_connection_reach_nobody() -> None:
             return second, service.connections
 
     assert asyncio.run(run()) == (b"second", 2)
-

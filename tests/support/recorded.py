@@ -7,13 +7,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-
 from imds_proxy.upstream.pool import Pool, PoolLimits
 
 Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-LIMITS = PoolLimits(
-    connections=4, connect_timeout=0.5, read_timeout=1.0, patience=0.5, max_body=100_000
-)
+LIMITS = PoolLimits(connections=4, connect_timeout=0.5, read_timeout=1.0, patience=0.5, max_body=100_000)
 
 
 @dataclass
@@ -29,6 +26,10 @@ class RecordedService:
 async def recorded_service(*scripts: Script) -> AsyncIterator[RecordedService]:
     state = RecordedService()
     writers: list[asyncio.StreamWriter] = []
+    playing: set[asyncio.Task[None]] = set()
+
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        playing.add(asyncio.get_running_loop().create_task(play(reader, writer)))
 
     async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         script = scripts[min(state.connections, len(scripts) - 1)]
@@ -41,7 +42,7 @@ async def recorded_service(*scripts: Script) -> AsyncIterator[RecordedService]:
         finally:
             writer.close()
 
-    server = await asyncio.start_server(play, "127.0.0.1", 0)
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
     state.port = server.sockets[0].getsockname()[1]
     try:
         yield state
@@ -49,6 +50,9 @@ async def recorded_service(*scripts: Script) -> AsyncIterator[RecordedService]:
         server.close()
         for writer in writers:
             writer.transport.abort()
+        for task in playing:
+            task.cancel()
+        await asyncio.gather(*playing, return_exceptions=True)
         await server.wait_closed()
 
 
@@ -72,5 +76,3 @@ def reply(body: bytes, status: bytes = b"200 OK", headers: bytes = b"") -> bytes
 
 def pool_of(service: RecordedService, limits: PoolLimits = LIMITS) -> Pool:
     return Pool("127.0.0.1", service.port, limits, asyncio.get_running_loop().time)
-
-

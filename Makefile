@@ -1,0 +1,53 @@
+# Each target works as the only command on a fresh machine with Python >= 3.10, make and (for test) root.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := $(shell find imds_proxy -name '*.py') pyproject.toml README.md
+
+.PHONY: demo test lint unit bench clean
+
+demo: $(VENV)/wheel-installed
+	$(BIN)/imds-proxy demo
+
+test: lint unit
+
+# Lint reads the checkout; the tests meet the wheel as built.
+lint: $(VENV)/tools-installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+unit: $(VENV)/wheel-installed $(VENV)/tools-installed $(VENV)/system-packages
+	$(BIN)/pytest
+
+bench: $(VENV)/wheel-installed $(VENV)/system-packages
+	$(BIN)/python bench/run.py
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+		|| { echo "imds-proxy needs Python 3.10 or newer: make PYTHON=python3.11 …" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) \
+		|| { echo "Python's venv module is missing: apt-get install python3-venv" >&2; rm -rf $(VENV); exit 1; }
+	@touch $@
+
+$(VENV)/wheel-installed: $(BIN)/python $(SOURCES)
+	rm -rf build/wheel
+	$(BIN)/pip install --quiet --disable-pip-version-check build
+	$(BIN)/python -m build --wheel --outdir build/wheel .
+	$(BIN)/pip install --quiet --disable-pip-version-check --force-reinstall --no-deps build/wheel/*.whl
+	$(BIN)/pip install --quiet --disable-pip-version-check build/wheel/*.whl
+	@touch $@
+
+$(VENV)/tools-installed: $(VENV)/wheel-installed
+	wheel=$$(ls build/wheel/*.whl); $(BIN)/pip install --quiet --disable-pip-version-check "$$wheel[test,lint]"
+	@touch $@
+
+$(VENV)/system-packages: packaging/system-packages.sh | $(BIN)/python
+	packaging/system-packages.sh
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist .cache

@@ -1,0 +1,1 @@
+"""Who is calling, on Linux, from the kernel's own records. Knows nothing of requests."""

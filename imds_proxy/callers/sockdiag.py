@@ -1,0 +1,185 @@
+"""Asks the kernel who owns one TCP socket, by its exact 4-tuple, over NETLINK_SOCK_DIAG.
+
+Knows nothing of processes, redirects or requests; it never lists sockets and never guesses.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+from dataclasses import dataclass
+from types import TracebackType
+
+# Numbers of linux/netlink.h, linux/sock_diag.h, linux/inet_diag.h and include/net/tcp_states.h.
+_NETLINK_SOCK_DIAG = 4
+_SOCK_DIAG_BY_FAMILY = 20
+_NLM_F_REQUEST = 1
+_NLMSG_ERROR = 2
+_TCP_ESTABLISHED = 1
+_TCP_CLOSE_WAIT = 8
+_INET_DIAG_CGROUP_ID = 21
+_ALL_STATES = 0xFFFFFFFF
+_NO_COOKIE = 0xFFFFFFFF
+
+_HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port id
+_REQUEST = struct.Struct("=BBBxI")  # inet_diag_req_v2 up to its socket id: family, protocol, ext, states
+_PORTS = struct.Struct("!HH")  # source, destination
+_INTERFACE_COOKIE = struct.Struct("=III")
+_ATTRIBUTE = struct.Struct("=HH")  # length, type
+_CGROUP_ID = struct.Struct("=Q")
+_TAIL = struct.Struct("=IIIII")  # expires, rqueue, wqueue, uid, inode
+
+_MESSAGE = _HEADER.size  # inet_diag_msg follows the netlink header
+_MESSAGE_ID = _MESSAGE + 4  # family, state, timer, retrans: one byte each
+_MESSAGE_TAIL = _MESSAGE_ID + 48  # inet_diag_sockid: 4 + 16 + 16 + 4 + 8
+_MESSAGE_END = _MESSAGE_TAIL + _TAIL.size
+_RECEIVE_SECONDS, _RECEIVE_MICROSECONDS = 0, 50_000
+_STALE_ANSWERS = 16  # how many answers to earlier questions are skipped before giving up
+
+_V4_MAPPED = bytes(10) + b"\xff\xff"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One end of a connection: packed address (4 or 16 bytes, never v4-mapped), port, IPv6 scope."""
+
+    address: bytes
+    port: int
+    scope: int = 0
+
+    @classmethod
+    def parse(cls, host: str, port: int, scope: int = 0) -> Endpoint:
+        """From an address as text; a v4-mapped one becomes IPv4. Raises OSError on anything else."""
+        if ":" not in host:
+            return cls(socket.inet_pton(socket.AF_INET, host), port)
+        packed = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
+        return cls.from_packed(packed, port, scope)
+
+    @classmethod
+    def from_packed(cls, packed: bytes, port: int, scope: int = 0) -> Endpoint:
+        """From 4 or 16 bytes as the kernel has them; a v4-mapped address becomes IPv4."""
+        if packed.startswith(_V4_MAPPED) and len(packed) == 16:
+            return cls(packed[12:], port)
+        return cls(packed, port, scope)
+
+    @property
+    def host(self) -> str:
+        """The address as text."""
+        family = socket.AF_INET if len(self.address) == 4 else socket.AF_INET6
+        return socket.inet_ntop(family, self.address)
+
+
+@dataclass(frozen=True, slots=True)
+class SocketOwner:
+    """What the kernel says of a live socket: the uid that made it, its inode, its cgroup (v2) id.
+
+    `cgroup_id` is None on kernels before 5.8; on hosts with cgroup v1 it names the v2 root.
+    """
+
+    uid: int
+    inode: int
+    cgroup_id: int | None
+
+
+class SockDiag:
+    """One netlink socket, used again for every question. Thread-safe.
+
+    It answers for the network namespace in which it was opened; `netlink` hands in one opened elsewhere.
+    Raises OSError when the kernel has no sock_diag.
+    """
+
+    def __init__(self, netlink: socket.socket | None = None) -> None:
+        self._socket = netlink or socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG)
+        # The kernel answers inside sendto(), so the timeout is only for what should not happen.
+        timeout = struct.pack("@ll", _RECEIVE_SECONDS, _RECEIVE_MICROSECONDS)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeout)
+        self._lock = threading.Lock()
+        self._sequence = 0
+
+    def __enter__(self) -> SockDiag:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the netlink socket; later questions are answered with None."""
+        self._socket.close()
+
+    def owner(self, local: Endpoint, remote: Endpoint) -> SocketOwner | None:
+        """The owner of the TCP socket that has exactly these ends, seen from its own side.
+
+        None when there is no such socket, when it is not ESTABLISHED or CLOSE_WAIT (a time-wait socket
+        answers with uid 0), when it has no inode (its process is gone), or when the kernel did not answer.
+        """
+        if len(local.address) != len(remote.address):
+            return None
+        with self._lock:
+            try:
+                answer = self._ask(local, remote)
+            except OSError:
+                return None
+        return _read_owner(answer, local, remote) if answer is not None else None
+
+    def _ask(self, local: Endpoint, remote: Endpoint) -> bytes | None:
+        self._sequence = (self._sequence + 1) & 0xFFFFFFFF
+        self._socket.send(_question(local, remote, self._sequence))
+        for _ in range(_STALE_ANSWERS):
+            answer = self._socket.recv(8192)
+            if len(answer) < _HEADER.size:
+                return None
+            length, kind, _, sequence, _ = _HEADER.unpack_from(answer)
+            if sequence != self._sequence:
+                continue  # an answer that came after its question had timed out
+            complete = kind == _SOCK_DIAG_BY_FAMILY and _MESSAGE_END <= length <= len(answer)
+            return answer[:length] if complete else None
+        return None
+
+
+def _question(local: Endpoint, remote: Endpoint, sequence: int) -> bytes:
+    family = socket.AF_INET if len(local.address) == 4 else socket.AF_INET6
+    # An AF_INET look-up finds AF_INET6 sockets with v4-mapped ends too (inet_diag_find_one_icsk).
+    question = b"".join(
+        (
+            _REQUEST.pack(family, socket.IPPROTO_TCP, 0, _ALL_STATES),
+            _PORTS.pack(local.port, remote.port),
+            local.address.ljust(16, b"\0"),
+            remote.address.ljust(16, b"\0"),
+            _INTERFACE_COOKIE.pack(local.scope or remote.scope, _NO_COOKIE, _NO_COOKIE),
+        )
+    )
+    length = _HEADER.size + len(question)
+    return _HEADER.pack(length, _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, sequence, 0) + question
+
+
+def _read_owner(answer: bytes, local: Endpoint, remote: Endpoint) -> SocketOwner | None:
+    family, state = answer[_MESSAGE], answer[_MESSAGE + 1]
+    if state not in (_TCP_ESTABLISHED, _TCP_CLOSE_WAIT):
+        return None
+    width = 4 if family == socket.AF_INET else 16
+    ports = _PORTS.unpack_from(answer, _MESSAGE_ID)
+    source = answer[_MESSAGE_ID + 4 : _MESSAGE_ID + 4 + width]
+    destination = answer[_MESSAGE_ID + 20 : _MESSAGE_ID + 20 + width]
+    ends = (Endpoint.from_packed(source, ports[0]), Endpoint.from_packed(destination, ports[1]))
+    asked = (Endpoint(local.address, local.port), Endpoint(remote.address, remote.port))
+    if ends != asked:
+        return None
+    *_, uid, inode = _TAIL.unpack_from(answer, _MESSAGE_TAIL)
+    if inode == 0:
+        return None
+    return SocketOwner(uid, inode, _cgroup_id(answer))
+
+
+def _cgroup_id(answer: bytes) -> int | None:
+    offset = _MESSAGE_END
+    while offset + _ATTRIBUTE.size <= len(answer):
+        length, kind = _ATTRIBUTE.unpack_from(answer, offset)
+        if length < _ATTRIBUTE.size or offset + length > len(answer):
+            return None
+        if kind == _INET_DIAG_CGROUP_ID and length == _ATTRIBUTE.size + _CGROUP_ID.size:
+            return int(_CGROUP_ID.unpack_from(answer, offset + _ATTRIBUTE.size)[0])
+        offset += (length + 3) & ~3
+    return None

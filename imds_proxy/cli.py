@@ -1,0 +1,139 @@
+"""The command line: words to calls. Each command's room is imported only when it runs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from imds_proxy import __version__
+
+OK, FAILED, USAGE, CONFIGURATION_REFUSED = 0, 1, 2, 78
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; the exit code is 0 ok, 1 failed, 2 wrong usage, 78 configuration refused."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = _parser(arguments[0] if arguments else "")
+    args = parser.parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = args.command
+    try:
+        return command(args)
+    except KeyboardInterrupt:
+        return FAILED
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read the output has left; nothing is wrong
+        return FAILED
+
+
+def _parser(command: str) -> argparse.ArgumentParser:
+    """All commands; the options of `command` come from its own room."""
+    parser = argparse.ArgumentParser(
+        prog="imds-proxy",
+        description="Upgrades normal-mode calls to the ECS metadata service to its security-hardened mode.",
+    )
+    parser.add_argument("--version", action="version", version=f"imds-proxy {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, (help_text, add_arguments, run) in _COMMANDS.items():
+        sub = commands.add_parser(name, help=help_text, description=help_text)
+        if name == command:
+            add_arguments(sub)
+        sub.set_defaults(command=run)
+    return parser
+
+
+def _config_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-c", "--config", type=Path, metavar="FILE", help="configuration file (YAML)")
+
+
+def _run_arguments(parser: argparse.ArgumentParser) -> None:
+    _config_argument(parser)
+    parser.add_argument(
+        "--listen", action="append", metavar="H:P", help="address to listen on (repeatable; port 0: any)"
+    )
+    parser.add_argument("--upstream", metavar="H:P", help="address of the metadata service")
+    parser.add_argument("--mode", choices=("upgrade", "enforce", "passthrough"))
+
+
+def _run(args: argparse.Namespace) -> int:
+    from imds_proxy.config import DEFAULT_PATH, Config, ConfigErrors, load, override
+
+    path = args.config or (DEFAULT_PATH if DEFAULT_PATH.exists() else None)
+    try:
+        config = load(path) if path else Config()
+        config = override(config, listen=args.listen, upstream=args.upstream, mode=args.mode)
+    except ConfigErrors as errors:
+        for error in errors.errors:
+            print(error, file=sys.stderr)
+        return CONFIGURATION_REFUSED
+    except ValueError as error:
+        print(f"imds-proxy run: {error}", file=sys.stderr)
+        return USAGE
+    from imds_proxy.server.run import run
+
+    return run(config)
+
+
+def _check(args: argparse.Namespace) -> int:
+    from imds_proxy.config import run_check
+
+    return run_check(args.config, sys.stdout, sys.stderr)
+
+
+def _emulate_arguments(parser: argparse.ArgumentParser) -> None:
+    from imds_proxy.emulator.command import add_arguments
+
+    add_arguments(parser)
+
+
+def _emulate(args: argparse.Namespace) -> int:
+    from imds_proxy.emulator.command import run
+
+    return run(args)
+
+
+def _demo_arguments(parser: argparse.ArgumentParser) -> None:
+    from imds_proxy.demo.command import add_arguments
+
+    add_arguments(parser)
+
+
+def _demo(args: argparse.Namespace) -> int:
+    from imds_proxy.demo.command import run
+
+    return run(args)
+
+
+def _doctor_arguments(parser: argparse.ArgumentParser) -> None:
+    from imds_proxy.doctor import add_arguments
+
+    add_arguments(parser)
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from imds_proxy.doctor import run
+
+    return run(args)
+
+
+def _report_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="JSON logs of `imds-proxy run`")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+
+
+def _report(args: argparse.Namespace) -> int:
+    from imds_proxy.ledger.report import run
+
+    return run(args.files, args.json, sys.stdout, sys.stderr)
+
+
+_Command = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]
+_COMMANDS: dict[str, _Command] = {
+    "demo": ("try it: an emulator, the proxy, and real old and new clients", _demo_arguments, _demo),
+    "run": ("the daemon", _run_arguments, _run),
+    "check": ("validate a configuration: every error in one go", _config_argument, _check),
+    "report": ("callers that still need a change, from logs of the daemon", _report_arguments, _report),
+    "doctor": ("say what will work on this machine, what not, and what to do", _doctor_arguments, _doctor),
+    "emulate": ("an ECS metadata service for trials and tests", _emulate_arguments, _emulate),
+}

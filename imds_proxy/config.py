@@ -1,0 +1,337 @@
+"""One typed, frozen configuration and its one loader: every error in one go, as `file:line: ...`.
+
+The keys, their ranges and their documentation live here and nowhere else; knows nothing of who uses them.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal, TextIO, get_args
+
+from imds_proxy.config_document import ConfigError, ConfigErrors, read_document
+from imds_proxy.config_file import FileRefused, read_text
+from imds_proxy.config_reader import KeyDoc, SectionReader, describe_section, key
+from imds_proxy.config_values import (
+    Address,
+    Count,
+    Directory,
+    Duration,
+    HostValue,
+    ItemPattern,
+    Size,
+    SocketAddress,
+    Word,
+    format_duration,
+    parse_address,
+    printable,
+)
+
+__all__ = [
+    "DEFAULT_PATH",
+    "Address",
+    "Config",
+    "ConfigError",
+    "ConfigErrors",
+    "Enforcement",
+    "KeyDoc",
+    "Limits",
+    "Log",
+    "LogFormat",
+    "Mode",
+    "Policy",
+    "Provider",
+    "Tokens",
+    "Upstream",
+    "describe",
+    "load",
+    "override",
+    "parse",
+    "parse_address",
+    "run_check",
+]
+
+DEFAULT_PATH = Path("/etc/imds-proxy/config.yaml")
+"""Read when no `-c` is given, if it exists."""
+
+Provider = Literal["alibaba"]
+Mode = Literal["upgrade", "enforce", "passthrough"]
+Enforcement = Literal["audit", "enforce"]
+Tokens = Literal["real", "sealed"]
+LogFormat = Literal["auto", "json", "text"]
+
+
+_LISTENING = SocketAddress(listening=True)
+_CONNECTING = SocketAddress(listening=False)
+
+
+def _state_directory() -> Path:
+    # systemd gives the directories of StateDirectory= separated by colons.
+    return Path(os.environ.get("STATE_DIRECTORY", "").split(":")[0] or "/var/lib/imds-proxy")
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """The real service. Durations in seconds, sizes in bytes."""
+
+    address: Address = field(
+        default=Address("100.100.100.200", 80),
+        metadata=key(_CONNECTING, "Where the real metadata service is."),
+    )
+    token_ttl: float = field(
+        default=21600.0,
+        metadata=key(Duration(1, 21600), "Life that the proxy asks for its own token."),
+    )
+    connect_timeout: float = field(
+        default=0.5,
+        metadata=key(Duration(0.01, 0.999), "Longest wait for a connection; at most `deadline`."),
+    )
+    read_timeout: float = field(
+        default=5.0,
+        metadata=key(Duration(0.1, 60), "Longest wait for bytes of an answer, after the deadline too."),
+    )
+    deadline: float = field(
+        default=0.9,
+        metadata=key(
+            Duration(0.05, 0.999), "A caller gets its answer, or a 503, within this: SDKs give up after 1s."
+        ),
+    )
+    connections: int = field(
+        default=32, metadata=key(Count(1, 1024), "Most connections to the real service at a time.")
+    )
+    max_response: int = field(
+        default=4 * 1024 * 1024,
+        metadata=key(Size(1024, 64 * 1024 * 1024), "Largest body taken from the real service."),
+    )
+
+
+_SENSITIVE = (
+    "meta-data/ram/**",
+    "meta-data/all",
+    "user-data",
+    "vendor-data",
+    "global-config/**",
+    "dynamic/instance-identity/**",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Who may read what."""
+
+    enforcement: Enforcement = field(
+        default="audit",
+        metadata=key(
+            Word(get_args(Enforcement)), "audit: log what would be refused for identity; enforce: refuse it."
+        ),
+    )
+    sensitive: tuple[str, ...] = field(
+        default=_SENSITIVE,
+        metadata=key(ItemPattern(), "Items that no unnamed caller may read; under every version.", many=True),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds on callers. Durations in seconds, sizes in bytes, the rest are counts."""
+
+    connections: int = field(
+        default=16384,
+        metadata=key(Count(1, 1_000_000), "Most connections of callers; then the oldest idle one is closed."),
+    )
+    connections_per_caller: int = field(
+        default=12288,
+        metadata=key(Count(1, 1_000_000), "Most connections of one caller; at most `connections`."),
+    )
+    head: int = field(default=16384, metadata=key(Size(1024, 1024 * 1024), "Largest request head (431)."))
+    target: int = field(
+        default=2048, metadata=key(Size(256, 65536), "Longest request target (414); less than `head`.")
+    )
+    head_timeout: float = field(
+        default=10.0,
+        metadata=key(Duration(0.1, 600), "Longest time from a head's first byte to its last."),
+    )
+    idle_timeout: float = field(
+        default=300.0, metadata=key(Duration(1, 86400), "An idle connection is closed after this.")
+    )
+    write_timeout: float = field(
+        default=30.0,
+        metadata=key(Duration(0.1, 600), "A caller that takes no bytes for this long is dropped."),
+    )
+    drain: float = field(
+        default=5.0, metadata=key(Duration(0, 600), "Time for requests in flight when stopping.")
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """The log on stderr. Durations in seconds."""
+
+    format: LogFormat = field(
+        default="auto",
+        metadata=key(Word(get_args(LogFormat)), "auto: text on a terminal, JSON lines elsewhere."),
+    )
+    summary: float = field(
+        default=60.0,
+        metadata=key(Duration(1, 86400), "A repeated legacy caller is summed up at most once in this."),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The whole configuration; `Config()` is all defaults. Swapped whole, never changed."""
+
+    provider: Provider = field(
+        default="alibaba", metadata=key(Word(get_args(Provider)), "The cloud whose service this is.")
+    )
+    listen: tuple[Address, ...] = field(
+        default=(Address("127.0.0.1", 8100),),
+        metadata=key(_LISTENING, "Where callers connect to.", many=True, least=1),
+    )
+    upstream: Upstream = Upstream()
+    mode: Mode = field(
+        default="upgrade",
+        metadata=key(
+            Word(get_args(Mode)),
+            "upgrade: normal mode is served; enforce: it is refused; passthrough: nothing is changed.",
+        ),
+    )
+    hosts: tuple[str, ...] = field(
+        default=(),
+        metadata=key(
+            HostValue(), "Host values accepted besides the service's and the connection's.", many=True
+        ),
+    )
+    policy: Policy = Policy()
+    tokens: Tokens = field(
+        default="real",
+        metadata=key(
+            Word(get_args(Tokens)), "Callers get tokens of the real service, or the proxy's own sealed ones."
+        ),
+    )
+    state: Path = field(
+        default_factory=_state_directory,
+        metadata=key(Directory(), "Directory of token hashes and seal key; when unset $STATE_DIRECTORY."),
+    )
+    limits: Limits = Limits()
+    log: Log = Log()
+
+
+def describe() -> tuple[KeyDoc, ...]:
+    """Every key there is, in the order of the file."""
+    return describe_section(Config())
+
+
+def load(path: Path, check_owner: bool = True) -> Config:
+    """The configuration in a file.
+
+    Raises ConfigErrors, with every error in the file, or the one reason why it is not read. With
+    `check_owner`, root refuses a path that others could change (ATTACKS row 33).
+    """
+    name = printable(str(path))
+    try:
+        text = read_text(path, check_owner=check_owner)
+    except FileRefused as refused:
+        raise ConfigErrors((ConfigError(name, 0, printable(str(refused))),)) from None
+    return parse(text, name)
+
+
+def parse(text: str, name: str) -> Config:
+    """The configuration in a YAML text; `name` stands for the file in errors. Raises ConfigErrors."""
+    root, errors = read_document(text, name)
+    reader = SectionReader(name, Config(), list(errors))
+    config: Config = Config() if root is None else reader.read(root)
+    for keys, sentence in _conflicts(config):
+        if reader.failed.isdisjoint(keys):
+            line = max((reader.lines[key] for key in keys if key in reader.lines), default=0)
+            reader.errors.append(ConfigError(name, line, sentence))
+    if reader.errors:
+        raise ConfigErrors(tuple(sorted(reader.errors, key=lambda error: error.line)))
+    return config
+
+
+def override(
+    config: Config,
+    listen: Sequence[str] | None = None,
+    upstream: str | None = None,
+    mode: Mode | None = None,
+) -> Config:
+    """The configuration with what the command line says in place of it (None: says nothing).
+
+    Addresses are texts, `H:P` or `[v6]:P`. Raises ValueError, with a sentence for the user, where one is
+    wrong or the result contradicts itself.
+    """
+    changed = config
+    if listen:
+        addresses = tuple(_LISTENING.read(text, "str") for text in listen)
+        if repeated := [one for one in addresses if one.port and addresses.count(one) > 1]:
+            raise ValueError(f"{repeated[0]} is given twice; once is allowed")
+        changed = replace(changed, listen=addresses)
+    if upstream is not None:
+        address = _CONNECTING.read(upstream, "str")
+        changed = replace(changed, upstream=replace(changed.upstream, address=address))
+    if mode is not None:
+        changed = replace(changed, mode=mode)
+    sentences = [sentence for _, sentence in _conflicts(changed)]
+    if sentences:
+        raise ValueError("; ".join(sentences))
+    return changed
+
+
+def run_check(path: Path | None, out: TextIO, err: TextIO) -> int:
+    """Validates a configuration like `nginx -t`: exit code 0, or 78 with each error on its own line."""
+    if path is None:
+        if not DEFAULT_PATH.exists():
+            out.write(f"no {DEFAULT_PATH}: the defaults are in force\n")
+            return 0
+        path = DEFAULT_PATH
+    try:
+        load(path)
+    except ConfigErrors as refused:
+        for error in refused.errors:
+            err.write(f"{error}\n")
+        return os.EX_CONFIG
+    out.write(f"{printable(str(path))}: configuration ok\n")
+    return 0
+
+
+def _conflicts(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
+    """What contradicts what: the keys, and a sentence."""
+    upstream, limits = config.upstream, config.limits
+    if upstream.connect_timeout > upstream.deadline:
+        yield (
+            ("upstream.connect_timeout", "upstream.deadline"),
+            f"upstream.connect_timeout ({format_duration(upstream.connect_timeout)}) is more than "
+            f"upstream.deadline ({format_duration(upstream.deadline)}); at most as long is allowed",
+        )
+    if limits.connections_per_caller > limits.connections:
+        yield (
+            ("limits.connections_per_caller", "limits.connections"),
+            f"limits.connections_per_caller ({limits.connections_per_caller}) is more than "
+            f"limits.connections ({limits.connections}); at most as many are allowed",
+        )
+    if limits.target >= limits.head:
+        yield (
+            ("limits.target", "limits.head"),
+            f"limits.target ({limits.target} bytes) does not fit into limits.head ({limits.head} bytes)",
+        )
+    for address in config.listen:
+        if _meets(address, upstream.address):
+            yield (
+                ("listen", "upstream.address"),
+                f"listen {address} is where upstream.address ({upstream.address}) leads: a loop; "
+                "one of the two must be another address or port",
+            )
+
+
+def _meets(listening: Address, target: Address) -> bool:
+    """Whether a connection to `target` would come in at `listening`."""
+    if listening.port != target.port:
+        return False
+    ours, theirs = ipaddress.ip_address(listening.host), ipaddress.ip_address(target.host)
+    # A wildcard meets every address of this machine, and loopback is the one that surely is.
+    wildcard = ours.is_unspecified and theirs.is_loopback and ours.version in (6, theirs.version)
+    return ours == theirs or wildcard

@@ -1,0 +1,1 @@
+"""The running daemon: it ties the other rooms together."""

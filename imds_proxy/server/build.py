@@ -1,0 +1,142 @@
+"""The daemon's parts, put together from a configuration. Decides nothing at run time."""
+
+from __future__ import annotations
+
+import ipaddress
+import random
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+
+from imds_proxy import __version__
+from imds_proxy.callers.resolver import Resolver
+from imds_proxy.config import Config
+from imds_proxy.errors import UPSTREAM_BROKEN, Refused
+from imds_proxy.ledger.callers import CallerLedger
+from imds_proxy.policy.decision import Policy
+from imds_proxy.policy.sensitive import SensitivePaths
+from imds_proxy.policy.tokenbook import ForeignTokens, TokenBook
+from imds_proxy.protocol.items import ItemClassifier
+from imds_proxy.protocol.profile import PROFILES, Profile
+from imds_proxy.protocol.request import HeadRules
+from imds_proxy.protocol.target import canonical_target
+from imds_proxy.protocol.tokens import Seal
+from imds_proxy.server.attribution import BoundedAttribution
+from imds_proxy.server.connection import Memos, Shared, Times
+from imds_proxy.server.connections import ConnectionRegister
+from imds_proxy.server.events import RequestEvents
+from imds_proxy.server.log import Log
+from imds_proxy.server.service import Service
+from imds_proxy.server.state import boot_id, seal_secret
+from imds_proxy.server.tokendesk import ForeignDesk, RealTokens, SealedTokens, TokenMaker
+from imds_proxy.upstream.pool import Pool, PoolLimits
+from imds_proxy.upstream.reader import ServiceReader
+from imds_proxy.upstream.tokens import TokenIssuer, TokenKeeper, TokenService
+
+
+def boottime() -> float:
+    """Seconds since boot, suspension included: the clock of every lease and deadline."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+@dataclass(frozen=True, slots=True)
+class Daemon:
+    """The parts that the life cycle handles."""
+
+    shared: Shared
+    register: ConnectionRegister
+    attribution: BoundedAttribution
+    pool: Pool
+    foreign: ForeignDesk
+    tokens: TokenMaker
+    book: TokenBook
+    events: RequestEvents
+
+
+def build(config: Config, log: Log, clock: Callable[[], float] = boottime) -> Daemon:
+    """The daemon for a configuration; opens the netlink socket, nothing else."""
+    profile = PROFILES[config.provider]
+    upstream = config.upstream
+    jitter = random.SystemRandom().random
+    limits = PoolLimits(
+        connections=upstream.connections,
+        connect_timeout=upstream.connect_timeout,
+        read_timeout=upstream.read_timeout,
+        patience=upstream.deadline,
+        max_body=upstream.max_response,
+    )
+    headers = (
+        (b"Host", _host_header(upstream.address.host, upstream.address.port, profile)),
+        (b"User-Agent", f"imds-proxy/{__version__}".encode("ascii")),
+    )
+    pool = Pool(upstream.address.host, upstream.address.port, limits, clock)
+    token_service = TokenService(pool, profile, headers, upstream.deadline, clock, jitter)
+    keeper = TokenKeeper(token_service, int(upstream.token_ttl), clock, jitter)
+    reader = ServiceReader(pool, keeper, profile, headers)
+    book = TokenBook()
+    tokens: TokenMaker
+    if config.tokens == "sealed":
+        tokens = SealedTokens(partial(_make_seal, reader, profile, config.state), clock)
+    else:
+        tokens = RealTokens(TokenIssuer(token_service, profile, clock), book)
+    foreign = ForeignDesk(reader, ForeignTokens(), profile, clock)
+    policy = Policy(
+        config.mode, config.policy.enforcement == "enforce", SensitivePaths(config.policy.sensitive)
+    )
+    events = RequestEvents(log, CallerLedger(), clock)
+    service = Service(policy, profile, reader, tokens, foreign, events, upstream.deadline, clock)
+    register = ConnectionRegister(config.limits.connections, config.limits.connections_per_caller)
+    attribution = BoundedAttribution(Resolver())
+    shared = Shared(
+        rules=HeadRules(profile, ItemClassifier(profile), config.limits.head, config.limits.target),
+        service=service,
+        attribution=attribution,
+        register=register,
+        memos=Memos(),
+        times=Times(config.limits.head_timeout, config.limits.idle_timeout, config.limits.write_timeout),
+        hosts=partial(_hosts_of, profile=profile, extra=tuple(config.hosts)),
+        clock=clock,
+    )
+    return Daemon(shared, register, attribution, pool, foreign, tokens, book, events)
+
+
+async def _make_seal(reader: ServiceReader, profile: Profile, state: Path) -> Seal:
+    target = canonical_target(profile.instance_id_path.encode("ascii"))
+    answer = await reader.read(target, ItemClassifier(profile).classify(target), lambda _: False)
+    if answer.status != 200:
+        raise Refused(UPSTREAM_BROKEN, f"the instance id was answered {answer.status}")
+    return Seal.derive(seal_secret(state), boot_id(), answer.body.decode("latin-1").strip())
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _host_header(host: str, port: int, profile: Profile) -> bytes:
+    text = _bracketed(host)
+    return (text if port == profile.port else f"{text}:{port}").encode("ascii")
+
+
+def _hosts_of(accepted: socket.socket, profile: Profile, extra: tuple[str, ...]) -> frozenset[bytes]:
+    """The Host values that a connection may carry: the service's, its own address, configured ones."""
+    try:
+        local = accepted.getsockname()
+    except OSError:
+        return _hosts(None, profile, extra)
+    return _hosts((local[0], local[1]), profile, extra)
+
+
+@lru_cache(maxsize=64)
+def _hosts(local: tuple[str, int] | None, profile: Profile, extra: tuple[str, ...]) -> frozenset[bytes]:
+    names = [(address, profile.port) for address in profile.addresses]
+    if local is not None:
+        address = ipaddress.ip_address(local[0].partition("%")[0])
+        mapped = getattr(address, "ipv4_mapped", None)
+        names.append((str(mapped or address), local[1]))
+    hosts = {name.lower() for name in extra}
+    for name, port in names:
+        hosts |= {_bracketed(name), f"{_bracketed(name)}:{port}"}
+    return frozenset(host.encode("ascii") for host in hosts)

@@ -1,0 +1,128 @@
+"""What the log says of requests: each new legacy caller at once, then summaries; refusals, bounded.
+
+Turns outcomes into log lines; decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from imds_proxy.errors import Refusal
+from imds_proxy.ledger.callers import CallerLedger
+from imds_proxy.policy.bucket import TokenBucket
+from imds_proxy.policy.caller import Caller, Process
+from imds_proxy.protocol.session import Session
+from imds_proxy.server.log import Log
+
+_TO_CHANGE = (Session.LEGACY, Session.FALLBACK)
+_SENTENCES: Mapping[Session, str] = {
+    Session.LEGACY: "a caller speaks normal mode and needs a change",
+    Session.FALLBACK: "a caller that speaks hardened mode fell back to normal mode; it needs no code change",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one request ended. `path` is canonical, without its query; `item` its class."""
+
+    caller: Caller
+    session: Session
+    path: str
+    item: str
+    refusal: Refusal | None = None
+    would_refuse: Refusal | None = None
+    detail: str = ""
+
+
+class RequestEvents:
+    """The daemon's reporter. `clock` gives seconds, monotonic."""
+
+    def __init__(self, log: Log, ledger: CallerLedger, clock: Callable[[], float]) -> None:
+        self._log, self._ledger, self._clock = log, ledger, clock
+        self._news = TokenBucket(50, 200, clock())
+        self._refusals = TokenBucket(10, 50, clock())
+        self._suppressed = 0
+        self.counts: dict[Session, int] = dict.fromkeys(Session, 0)
+        self.refused = 0
+
+    def record(self, outcome: Outcome) -> None:
+        """Counts and, where it is news, logs one outcome."""
+        self.counts[outcome.session] += 1
+        self.refused += outcome.refusal is not None
+        new = self._ledger.note(outcome.caller, outcome.session, outcome.path, outcome.refusal is not None)
+        if new and outcome.session in _TO_CHANGE:
+            if self._news.take(self._clock()):
+                self._log.event(
+                    f"{outcome.session.value}-caller",
+                    _SENTENCES[outcome.session],
+                    **facts_of(outcome.caller),
+                    session=outcome.session.value,
+                    path=outcome.path,
+                    item=outcome.item,
+                )
+            else:
+                self._suppressed += 1
+        if outcome.refusal is not None:
+            self.refuse("refused", outcome.refusal, outcome)
+        elif outcome.would_refuse is not None:
+            self.refuse("would-refuse", outcome.would_refuse, outcome)
+
+    def refuse(self, event: str, refusal: Refusal, outcome: Outcome) -> None:
+        """Logs a refusal, at a bounded rate."""
+        if not self._refusals.take(self._clock()):
+            self._suppressed += 1
+            return
+        suppressed, self._suppressed = self._suppressed, 0
+        self._log.event(
+            event,
+            refusal.sentence,
+            slug=refusal.slug,
+            status=refusal.status,
+            detail=outcome.detail or None,
+            session=outcome.session.value,
+            path=outcome.path or None,
+            item=outcome.item or None,
+            suppressed=suppressed or None,
+            **facts_of(outcome.caller),
+        )
+
+    def refused_unread(self, refusal: Refusal, caller: Caller, detail: str) -> None:
+        """Logs the refusal of what could not be read as a request."""
+        self.refused += 1
+        self.refuse("refused", refusal, Outcome(caller, Session.LEGACY, "", "", refusal, None, detail))
+
+    def summarise(self) -> None:
+        """One line for each caller with requests since the last summary."""
+        for record in self._ledger.take_summaries():
+            self._log.event(
+                "caller-summary",
+                "requests since the last summary",
+                **facts_of(record.example),
+                sessions={kind.value: count for kind, count in record.sessions.items()},
+                refused=record.refused or None,
+                items=sorted(record.items),
+            )
+
+
+def facts_of(caller: Caller) -> dict[str, Any]:
+    """What a log line says of a caller: facts, and claims (`comm`, `cmdline`) as they were cleaned."""
+    process = caller.process
+    return {
+        "uid": caller.identity.uid,
+        "user": caller.user,
+        "unit": caller.identity.unit,
+        "container": caller.identity.container,
+        "origin": caller.identity.origin,
+        "pid": process.pid if process else None,
+        "exe": process.exe if process else None,
+        "script": caller.script,
+        "cmdline": " ".join(process.cmdline) if process else None,
+        "parents": [_short(parent) for parent in caller.parents] or None,
+        "unresolved": caller.why_unresolved,
+    }
+
+
+def _short(process: Process) -> str:
+    return f"{process.pid}:{process.exe or process.comm or '?'}"

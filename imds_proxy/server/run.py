@@ -1,0 +1,195 @@
+"""The daemon's life: build, listen, say so, serve, drain on SIGTERM.
+
+The phases stand in `_serve` in their order; knows nothing of requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import resource
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from imds_proxy.config import Address, Config
+from imds_proxy.errors import Refused
+from imds_proxy.server.build import Daemon, boottime, build
+from imds_proxy.server.connection import CallerConnection
+from imds_proxy.server.log import Log
+from imds_proxy.server.state import GrantFile, boot_id
+
+_BACKLOG = 4096
+_SWEEP = 1.0  # seconds between checks of time limits and writes of grants
+_SPARE_FILES = 128
+
+
+def run(config: Config) -> int:
+    """Runs the daemon until SIGTERM or SIGINT; 0 after a drain, 1 when it could not start."""
+    log = Log(config.log.format)
+    try:
+        return _loop_runner(log)(_serve(config, log))
+    finally:
+        log.close()
+
+
+def _loop_runner(log: Log) -> Callable[[Coroutine[Any, Any, int]], int]:
+    try:
+        import uvloop
+    except ImportError:
+        log.event("no-uvloop", "uvloop is not installed; serving with asyncio's own loop, which is slower")
+        return asyncio.run
+    if sys.version_info >= (3, 11):
+
+        def run_with_uvloop(main: Coroutine[Any, Any, int]) -> int:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                return runner.run(main)
+
+        return run_with_uvloop
+    uvloop.install()
+    return asyncio.run
+
+
+async def _serve(config: Config, log: Log) -> int:
+    _raise_file_limit(config, log)
+    daemon = build(config, log)
+    grants = GrantFile(config.state, boot_id())
+    keeps_grants = config.tokens == "real" and _load_grants(daemon, grants, log)
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+
+    servers: list[asyncio.Server] = []
+    for address in config.listen:
+        try:
+            servers.append(await _listen(daemon, address))
+        except OSError as error:
+            log.event("cannot-listen", f"cannot listen on {address}: {_reason(error)}")
+            return 1
+    for server in servers:
+        for listener in server.sockets:
+            host, port = listener.getsockname()[:2]
+            print(f"listening on http://{Address(host, port)}", flush=True)  # noqa: T201  machine contract
+    log.event("ready", "serving", mode=config.mode, upstream=str(config.upstream.address))
+
+    probing = loop.create_task(_probe(daemon, config, log))
+    sweeping = loop.create_task(_sweep(daemon, grants if keeps_grants else None, config, log))
+    await stop.wait()
+
+    log.event("draining", "stopping: answering what was asked, accepting nothing new")
+    for server in servers:
+        server.close()
+    await _drain(daemon, config.limits.drain)
+    for task in (probing, sweeping):
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+    if keeps_grants:
+        _save_grants(daemon, grants, log)
+    daemon.events.summarise()
+    daemon.attribution.close()
+    daemon.pool.close()
+    log.event("stopped", "stopped")
+    return 0
+
+
+async def _listen(daemon: Daemon, address: Address) -> asyncio.Server:
+    return await asyncio.get_running_loop().create_server(
+        lambda: CallerConnection(daemon.shared), address.host, address.port, backlog=_BACKLOG
+    )
+
+
+async def _drain(daemon: Daemon, seconds: float) -> None:
+    until = boottime() + seconds
+    connections = list(daemon.register)
+    for connection in connections:
+        if isinstance(connection, CallerConnection):
+            connection.drain()
+    while len(daemon.register) and boottime() < until:  # noqa: ASYNC110  (bounded; the register is pure)
+        await asyncio.sleep(0.01)
+
+
+async def _probe(daemon: Daemon, config: Config, log: Log) -> None:
+    """Asks once, soon after the start, whether the service refuses a made-up token."""
+    if config.mode == "passthrough":
+        return
+    pause = 0.1
+    while True:
+        try:
+            if not await daemon.foreign.probe():
+                log.event(
+                    "foreign-tokens-refused",
+                    "the service accepts a made-up token; tokens that were not given here are refused",
+                )
+            return
+        except Refused as error:
+            if pause == 0.1:
+                log.event("upstream-not-ready", error.refusal.sentence, detail=error.detail)
+        await asyncio.sleep(pause)
+        pause = min(60.0, pause * 2)
+
+
+async def _sweep(daemon: Daemon, grants: GrantFile | None, config: Config, log: Log) -> None:
+    summarise_at = boottime() + config.log.summary
+    while True:
+        await asyncio.sleep(_SWEEP)
+        now = boottime()
+        for connection in daemon.register:
+            if isinstance(connection, CallerConnection):
+                connection.check_times(now)
+        if grants is not None:
+            _save_grants(daemon, grants, log)
+        if now >= summarise_at:
+            daemon.events.summarise()
+            summarise_at = now + config.log.summary
+
+
+def _load_grants(daemon: Daemon, grants: GrantFile, log: Log) -> bool:
+    """Takes the grants of an earlier run; False (said once) when the state directory is not usable."""
+    now = boottime()
+    try:
+        grants.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for key, grant in grants.load(now):
+            daemon.book.give(key, grant.identity, grant.expires)
+        daemon.book.take_changes()
+        grants.rewrite(daemon.book.live(now))
+    except OSError as error:
+        log.event(
+            "state-unusable",
+            "tokens given to callers will not be remembered over a restart",
+            detail=f"{grants.directory}: {_reason(error)}",
+        )
+        return False
+    return True
+
+
+def _save_grants(daemon: Daemon, grants: GrantFile, log: Log) -> None:
+    changes = daemon.book.take_changes()
+    if not changes:
+        return
+    try:
+        grants.append(changes)
+    except OSError as error:
+        log.event("state-unwritten", "hashes of tokens could not be written", detail=_reason(error))
+
+
+def _raise_file_limit(config: Config, log: Log) -> None:
+    wanted = config.limits.connections + config.upstream.connections + _SPARE_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < wanted:
+        possible = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, possible), hard))
+        if possible < wanted:
+            log.event(
+                "few-open-files",
+                f"the limit of open files is {possible}; limits.connections would need {wanted}",
+            )
+
+
+def _reason(error: OSError) -> str:
+    if error.errno == errno.EADDRNOTAVAIL:
+        return "this machine does not have that address"
+    return error.strerror or str(error)

@@ -1,0 +1,210 @@
+"""One request to one answer: session, decision, token or item, record.
+
+Ties policy to upstream; knows nothing of bytes on a connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Container, Coroutine, Hashable
+from dataclasses import dataclass
+from typing import Any
+
+from cachetools import LRUCache
+
+from imds_proxy.errors import INTERNAL, LOOP, TOKEN_INVALID, Refusal, Refused
+from imds_proxy.policy.caller import Caller
+from imds_proxy.policy.decision import Policy
+from imds_proxy.protocol.profile import ItemClass, Profile
+from imds_proxy.protocol.request import Request
+from imds_proxy.protocol.responses import Answer, plain, refusal_answer
+from imds_proxy.protocol.session import Session, session_kind
+from imds_proxy.protocol.target import Target
+from imds_proxy.protocol.tokens import parse_ttl
+from imds_proxy.server.events import Outcome, RequestEvents
+from imds_proxy.server.tokendesk import ForeignDesk, TokenMaker, Verdict
+from imds_proxy.upstream.flight import SingleFlight, wait_until
+from imds_proxy.upstream.reader import ServiceReader
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """What a connection knows of its other end: the caller, and the Host values it may send."""
+
+    caller: Caller
+    hosts: Container[bytes]
+
+    @property
+    def client(self) -> Hashable:
+        """The client program for telling a fallback: one process where it is known."""
+        process = self.caller.process
+        return (process.pid, self.caller.start_ticks) if process else self.caller.identity
+
+
+class Service:
+    """Answers requests. `clock` gives seconds of CLOCK_BOOTTIME, `deadline` is in seconds."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        profile: Profile,
+        reader: ServiceReader,
+        tokens: TokenMaker,
+        foreign: ForeignDesk,
+        events: RequestEvents,
+        deadline: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self.policy, self._profile, self._reader = policy, profile, reader
+        self._tokens, self._foreign, self.events = tokens, foreign, events
+        self._deadline, self._clock = deadline, clock
+        self._flights: SingleFlight[Answer] = SingleFlight()
+        self._failed: LRUCache[Hashable, float] = LRUCache(4096)
+
+    def begin(self, request: Request, peer: Peer, arrived: float) -> Answer | Coroutine[Any, Any, Answer]:
+        """The answer, at once where nothing has to be waited for, else a coroutine for it.
+
+        `arrived` is when the last byte of the head came (seconds, CLOCK_BOOTTIME): the deadline counts
+        from there.
+        """
+        now = self._clock()
+        session = session_kind(request.is_put, request.token is not None, self._failed.get(peer.client), now)
+        if peer.caller.is_self:
+            return self._refuse(request, peer, session, Refused(LOOP))
+        if self.policy.mode == "passthrough":
+            decision = self.policy.decide(request, session, peer.hosts, peer.caller.identity.resolved)
+            return self._finish(
+                request, peer, session, decision.would_refuse, lambda: self._pass(request), arrived
+            )
+        identity = peer.caller.identity
+        verdict = Verdict.VALID
+        if session is Session.HARDENED and request.token is not None:
+            verdict = self._tokens.judge(request.token, identity, now)
+            if verdict is Verdict.FOREIGN and self._foreign.is_accepted(request.token, identity):
+                verdict = Verdict.VALID
+        decision = self.policy.decide(
+            request, session, peer.hosts, identity.resolved, verdict is Verdict.ELSEWHERE
+        )
+        if decision.refusal is not None:
+            return self._refuse(request, peer, session, Refused(decision.refusal))
+        if session is Session.TOKEN:
+            return self._token(request, peer, arrived)
+        if verdict is Verdict.INVALID:
+            return self._refuse(request, peer, session, Refused(TOKEN_INVALID))
+        foreign = verdict is Verdict.FOREIGN
+
+        def work() -> Coroutine[Any, Any, Answer]:
+            return self._foreign_read(request, peer) if foreign else self._read(request)
+
+        return self._finish(request, peer, session, decision.would_refuse, work, arrived)
+
+    def abandoned(self, peer: Peer, request: Request) -> None:
+        """The client left before its answer: for a hardened one, a failure that a plain GET may follow."""
+        if request.is_put or request.token is not None:
+            self._failed[peer.client] = self._clock()
+
+    def _token(self, request: Request, peer: Peer, arrived: float) -> Answer | Coroutine[Any, Any, Answer]:
+        identity = peer.caller.identity
+        try:
+            ttl = parse_ttl(request.ttl, self._profile)
+        except Refused as error:
+            return self._refuse(request, peer, Session.TOKEN, error)
+        token = self._tokens.again(identity, ttl)
+        if token is not None:
+            answer = _token_answer(token)
+            self._record(request, peer, Session.TOKEN, answer.status, None, None)
+            return answer
+
+        async def issue() -> Answer:
+            return _token_answer(await self._tokens.issue(identity, ttl))
+
+        return self._finish(request, peer, Session.TOKEN, None, issue, arrived)
+
+    async def _read(self, request: Request) -> Answer:
+        target, item = request.target, request.item
+
+        async def read() -> Answer:
+            return await self._reader.read(target, item, self._same_sensitivity(target))
+
+        if item is ItemClass.NEVER:
+            return await read()
+        return await asyncio.shield(self._flights.join(target.key, read))
+
+    def _same_sensitivity(self, target: Target) -> Callable[[Target], bool]:
+        # Patterns pass over a trailing slash, so a twin is decided as its sibling was.
+        return lambda twin: twin.segments == target.segments
+
+    async def _foreign_read(self, request: Request, peer: Peer) -> Answer:
+        token = request.token
+        if token is None:
+            raise AssertionError("a foreign token is a token")
+        answer = await self._foreign.try_on_service(token, peer.caller.identity, request.target, request.item)
+        if answer is None:
+            raise Refused(TOKEN_INVALID)
+        return answer
+
+    async def _pass(self, request: Request) -> Answer:
+        headers = list(request.evidence)
+        if request.is_put and request.ttl is not None:
+            headers.append((self._profile.ttl_header, request.ttl))
+        if request.token is not None:
+            headers.append((self._profile.token_header, request.token.encode("latin-1")))
+        return await self._reader.forward(request.method, request.target, request.item, tuple(headers))
+
+    async def _finish(
+        self,
+        request: Request,
+        peer: Peer,
+        session: Session,
+        would_refuse: Refusal | None,
+        work: Callable[[], Coroutine[Any, Any, Answer]],
+        arrived: float,
+    ) -> Answer:
+        """Waits for the work until the deadline; past it the work goes on for the next who asks."""
+        task = asyncio.get_running_loop().create_task(work())
+        task.add_done_callback(_look_at)
+        try:
+            answer = await wait_until(task, arrived + self._deadline - self._clock())
+        except Refused as error:
+            return self._refuse(request, peer, session, error)
+        except Exception as error:  # a defect of ours: one request fails, the daemon goes on
+            return self._refuse(request, peer, session, Refused(INTERNAL, type(error).__name__))
+        self._record(request, peer, session, answer.status, None, would_refuse)
+        return answer
+
+    def _refuse(self, request: Request, peer: Peer, session: Session, error: Refused) -> Answer:
+        self._record(request, peer, session, error.refusal.status, error, None)
+        return refusal_answer(error.refusal, error.retry_after)
+
+    def _record(
+        self,
+        request: Request,
+        peer: Peer,
+        session: Session,
+        status: int,
+        error: Refused | None,
+        would_refuse: Refusal | None,
+    ) -> None:
+        if status != 200 and session in (Session.TOKEN, Session.HARDENED):
+            self._failed[peer.client] = self._clock()
+        self.events.record(
+            Outcome(
+                caller=peer.caller,
+                session=session,
+                path=request.target.path,
+                item=request.item.value,
+                refusal=error.refusal if error else None,
+                would_refuse=would_refuse,
+                detail=error.detail if error else "",
+            )
+        )
+
+
+def _token_answer(token: str) -> Answer:
+    # No newline: clients use the body as it is (CLIENTS).
+    return plain(200, token.encode("latin-1"))
+
+
+def _look_at(task: asyncio.Task[Answer]) -> None:
+    if not task.cancelled():
+        task.exception()

@@ -1,0 +1,124 @@
+"""What the daemon keeps on disk: hashes of tokens that it gave, and the secret behind sealed ones.
+
+Never a token. A directory that cannot be written is said once and lived without.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+
+from imds_proxy.policy.caller import Identity
+from imds_proxy.policy.tokenbook import Grant
+
+_SCHEMA = 1
+_SECRET_BYTES = 32
+
+
+def boot_id() -> str:
+    """The kernel's id of this boot."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+
+class GrantFile:
+    """Token hashes with identity and promise, one JSON line each. Of this boot only: the clock of the
+    promises (CLOCK_BOOTTIME) begins again with the next."""
+
+    def __init__(self, directory: Path, boot: str) -> None:
+        self.directory = directory
+        self._path, self._boot = directory / "tokens.jsonl", boot
+
+    def load(self, now: float) -> list[tuple[bytes, Grant]]:
+        """The grants that still hold. A torn last line, or a file of another boot, is passed over.
+
+        Raises OSError when the file is there and cannot be read.
+        """
+        try:
+            lines = self._path.read_text(encoding="utf-8", errors="replace").splitlines()
+        except FileNotFoundError:
+            return []
+        if not lines or _object(lines[0]) != {"schema": _SCHEMA, "boot": self._boot}:
+            return []
+        grants: dict[bytes, Grant] = {}
+        for line in lines[1:]:
+            grant = _grant(_object(line))
+            if grant is not None and grant[1].expires > now:
+                grants[grant[0]] = grant[1]
+        return list(grants.items())
+
+    def rewrite(self, grants: Iterable[tuple[bytes, Grant]]) -> None:
+        """Replaces the file by these grants, whole or not at all. Raises OSError."""
+        temporary = self._path.with_suffix(".new")
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(json.dumps({"schema": _SCHEMA, "boot": self._boot}) + "\n")
+            file.writelines(_line(key, grant) for key, grant in grants)
+        temporary.replace(self._path)
+
+    def append(self, grants: Iterable[tuple[bytes, Grant]]) -> None:
+        """Adds grants; the last line of a hash counts. Raises OSError."""
+        with os.fdopen(os.open(self._path, os.O_WRONLY | os.O_APPEND, 0o600), "a") as file:
+            file.write("".join(_line(key, grant) for key, grant in grants))
+
+
+def seal_secret(directory: Path) -> bytes:
+    """The machine's secret for sealed tokens, made on first use, readable by its owner only.
+
+    Raises OSError when it can neither be read nor made, ValueError when it is not whole.
+    """
+    path = directory / "seal.key"
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        secret = path.read_bytes()
+    else:
+        secret = secrets.token_bytes(_SECRET_BYTES)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(secret)
+    if len(secret) != _SECRET_BYTES:
+        raise ValueError(
+            f"{path}: {len(secret)} bytes, {_SECRET_BYTES} are needed; remove it to make another"
+        )
+    return secret
+
+
+def _line(key: bytes, grant: Grant) -> str:
+    who = grant.identity
+    return (
+        json.dumps(
+            {
+                "hash": key.hex(),
+                "uid": who.uid,
+                "unit": who.unit,
+                "container": who.container,
+                "origin": who.origin,
+                "expires": grant.expires,
+            }
+        )
+        + "\n"
+    )
+
+
+def _object(line: str) -> dict[str, object]:
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _grant(record: dict[str, object]) -> tuple[bytes, Grant] | None:
+    try:
+        key = bytes.fromhex(str(record["hash"]))
+        uid, expires = record["uid"], record["expires"]
+    except (KeyError, ValueError):
+        return None
+    texts = [record.get(name) for name in ("unit", "container", "origin")]
+    if len(key) != 32 or not isinstance(expires, (int, float)) or not isinstance(uid, (int, type(None))):
+        return None
+    if any(not isinstance(text, (str, type(None))) for text in texts):
+        return None
+    unit, container, origin = (None if text is None else str(text) for text in texts)
+    return key, Grant(Identity(uid, unit, container, origin), float(expires))

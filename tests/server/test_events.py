@@ -1,0 +1,82 @@
+"""What the log says of requests."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+from imds_proxy.errors import LEGACY_REFUSED, TOKEN_BINDING
+from imds_proxy.ledger.callers import CallerLedger
+from imds_proxy.policy.caller import Caller, Identity, Process
+from imds_proxy.protocol.session import Session
+from imds_proxy.server.events import Outcome, RequestEvents
+from imds_proxy.server.log import Log
+
+CRON = Caller(
+    Identity(0, unit="cron.service"),
+    user="root",
+    process=Process(7, "/usr/bin/curl", "curl", ("curl", "http://100.100.100.200/latest/")),
+    parents=(Process(6, "/bin/sh"), Process(1, "/sbin/init")),
+)
+
+
+def logged(*outcomes: Outcome, summarise: bool = False) -> list[dict[str, Any]]:
+    stream = io.StringIO()
+    log = Log("json", stream)
+    events = RequestEvents(log, CallerLedger(), lambda: 0.0)
+    for outcome in outcomes:
+        events.record(outcome)
+    if summarise:
+        events.summarise()
+    log.close()
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def outcome(session: Session = Session.LEGACY, caller: Caller = CRON, **more: Any) -> Outcome:
+    return Outcome(caller, session, "/latest/meta-data/mac", "static", **more)
+
+
+def test_a_new_legacy_caller_is_named_at_once_and_only_once() -> None:
+    (line,) = logged(*[outcome()] * 5)
+    assert line["event"] == "legacy-caller"
+    assert (line["uid"], line["unit"], line["pid"], line["exe"]) == (0, "cron.service", 7, "/usr/bin/curl")
+    assert line["parents"] == ["6:/bin/sh", "1:/sbin/init"]
+
+
+def test_a_fallback_is_told_apart_from_a_legacy_call() -> None:
+    events = [line["event"] for line in logged(outcome(Session.FALLBACK), outcome(Session.LEGACY))]
+    assert events == ["fallback-caller", "legacy-caller"]
+
+
+def test_hardened_callers_are_counted_without_a_line_of_their_own() -> None:
+    (line,) = logged(outcome(Session.HARDENED), outcome(Session.TOKEN), summarise=True)
+    assert line["event"] == "caller-summary"
+    assert line["sessions"] == {"hardened": 1, "token": 1}
+
+
+def test_a_refusal_and_what_audit_let_go_are_told_apart() -> None:
+    lines = logged(outcome(refusal=LEGACY_REFUSED), outcome(would_refuse=TOKEN_BINDING))
+    assert [(line["event"], line.get("slug")) for line in lines[1:]] == [
+        ("refused", "legacy-refused"),
+        ("would-refuse", "token-binding"),
+    ]
+
+
+def test_a_flood_of_new_callers_and_refusals_is_bounded() -> None:
+    callers = [Caller(Identity(uid)) for uid in range(5000)]
+    lines = logged(*[outcome(caller=caller, refusal=LEGACY_REFUSED) for caller in callers])
+    assert len(lines) <= 250
+
+
+def test_what_was_suppressed_is_said() -> None:
+    stream = io.StringIO()
+    log = Log("json", stream)
+    now = 0.0
+    events = RequestEvents(log, CallerLedger(), lambda: now)
+    for _ in range(100):
+        events.record(outcome(Session.HARDENED, refusal=LEGACY_REFUSED))
+    now = 10.0
+    events.record(outcome(Session.HARDENED, refusal=LEGACY_REFUSED))
+    log.close()
+    assert json.loads(stream.getvalue().splitlines()[-1])["suppressed"] == 50

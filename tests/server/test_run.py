@@ -1,0 +1,193 @@
+"""The daemon's life: ready, drain, restart, death; and what its callers notice of it."""
+
+from __future__ import annotations
+
+import http.client
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from imds_proxy.emulator.service import Emulator
+from imds_proxy.emulator.settings import Settings
+from proxy import TOKEN_HEADER, ask, running_proxy
+
+MAC = "/latest/meta-data/mac"
+
+
+@pytest.fixture
+def hardened():  # type: ignore[no-untyped-def]
+    """A service that accepts hardened mode only."""
+    emulator = Emulator(Settings(http_tokens="required"))
+    emulator.start()
+    yield emulator
+    emulator.stop()
+
+
+def test_a_plain_get_is_upgraded(hardened: Emulator) -> None:
+    with running_proxy(hardened.address) as proxy:
+        direct = ask(*hardened.address, "GET", MAC)
+        assert direct.status == 403
+        assert proxy.get(MAC).status == 200
+        assert hardened.counters()["v1_gets"] == 0
+
+
+def test_sigterm_answers_what_was_asked_and_accepts_nothing_new(hardened: Emulator) -> None:
+    with running_proxy(hardened.address) as proxy:
+        assert proxy.get(MAC).status == 200
+        hardened.patch(latency=0.4)
+        replies: list[int] = []
+        asking = threading.Thread(target=lambda: replies.append(proxy.get(MAC).status))
+        asking.start()
+        wait_for(lambda: hardened.counters()["v2_gets"] >= 2 or not asking.is_alive())
+        started = time.monotonic()
+        assert proxy.stop() == 0
+        asking.join(5)
+        assert replies == [200]
+        assert time.monotonic() - started < 3
+        with pytest.raises(OSError):
+            socket.create_connection((proxy.host, proxy.port), 1)
+
+
+def test_idle_connections_do_not_hold_up_the_drain(hardened: Emulator) -> None:
+    with running_proxy(hardened.address) as proxy:
+        held = [socket.create_connection((proxy.host, proxy.port)) for _ in range(20)]
+        assert proxy.get(MAC).status == 200
+        started = time.monotonic()
+        assert proxy.stop() == 0
+        assert time.monotonic() - started < 2
+        for one in held:
+            one.close()
+
+
+def test_a_busy_port_is_said_and_the_exit_code_is_1(hardened: Emulator) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "imds_proxy", "run", "--listen", f"127.0.0.1:{port}"),
+                *("--upstream", "127.0.0.1:1"),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=20,
+        )
+    assert done.returncode == 1
+    assert f"127.0.0.1:{port}" in done.stderr
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
+def test_a_client_that_holds_a_token_goes_on_without_the_proxy_and_when_it_comes_back(
+    hardened: Emulator, tmp_path: Path, end: signal.Signals
+) -> None:
+    with running_proxy(hardened.address, state=tmp_path) as proxy:
+        token = proxy.put_token(21600).body.decode()
+        assert proxy.get(MAC, token).status == 200
+        # The hash reaches the disk within a second; after SIGKILL before that the service itself knows it.
+        proxy.process.send_signal(end)
+        proxy.process.wait(10)
+    assert ask(*hardened.address, "GET", MAC, {TOKEN_HEADER: token}).status == 200
+    with running_proxy(hardened.address, state=tmp_path) as proxy:
+        assert proxy.get(MAC, token).status == 200
+        assert proxy.put_token(21600).status == 200
+
+
+def test_sealed_tokens_survive_a_restart_and_cost_no_call_upstream(
+    hardened: Emulator, tmp_path: Path
+) -> None:
+    with running_proxy(hardened.address, {"tokens": "sealed"}, state=tmp_path) as proxy:
+        assert proxy.get(MAC).status == 200
+        token = proxy.put_token(60).body.decode()
+        puts = hardened.counters()["token_puts"]
+        assert proxy.put_token(60).status == 200
+        assert hardened.counters()["token_puts"] == puts
+    with running_proxy(hardened.address, {"tokens": "sealed"}, state=tmp_path) as proxy:
+        assert proxy.get(MAC, token).status == 200
+
+
+def test_state_that_cannot_be_written_is_said_and_lived_without(hardened: Emulator) -> None:
+    with running_proxy(hardened.address, {"state": "/proc/nowhere"}) as proxy:
+        token = proxy.put_token(60).body.decode()
+        assert proxy.get(MAC, token).status == 200
+        assert "state-unusable" in [line["event"] for line in proxy.log()]
+
+
+def test_a_thousand_callers_at_cold_start_cause_one_token_put(hardened: Emulator) -> None:
+    with running_proxy(hardened.address, {"upstream": {"deadline": "1s"}}) as proxy:
+        wait_for(lambda: hardened.counters()["by_path"] != {})  # the probe of made-up tokens is over
+        request = b"GET /latest/meta-data/mac HTTP/1.1\r\nHost: 100.100.100.200\r\n\r\n"
+        callers = [socket.create_connection((proxy.host, proxy.port)) for _ in range(1000)]
+        for caller in callers:
+            caller.sendall(request)
+        statuses = []
+        for caller in callers:
+            with caller, caller.makefile("rb") as answer:
+                statuses.append(answer.readline())
+        assert set(statuses) == {b"HTTP/1.1 200 OK\r\n"}
+        assert hardened.counters()["token_puts"] == 1
+
+
+def test_upstream_restarts_revocations_and_resets_between_requests_cost_no_caller(hardened: Emulator) -> None:
+    with running_proxy(hardened.address) as proxy:
+        failed: list[object] = []
+        connection = http.client.HTTPConnection(proxy.host, proxy.port, timeout=5)
+        disturbances = (
+            hardened.revoke_tokens,
+            hardened.reset_connections,
+            lambda: (hardened.stop(), hardened.start()),
+            lambda: None,
+        )
+        for turn in range(400):
+            if turn % 10 == 0:
+                disturbances[turn // 10 % len(disturbances)]()
+            connection.request("GET", MAC)
+            response = connection.getresponse()
+            response.read()
+            if response.status != 200:
+                failed.append((turn, response.status))
+        connection.close()
+        assert failed == []
+
+
+@pytest.mark.parametrize("fault", ["hang", "drip", "refuse"])
+def test_with_the_service_ailing_200_waiting_callers_hear_within_a_second(
+    hardened: Emulator, fault: str
+) -> None:
+    with running_proxy(hardened.address) as proxy:
+        assert proxy.get(MAC).status == 200
+        if fault == "refuse":
+            hardened.stop()
+        else:
+            hardened.patch(fault=fault)
+        heads = [b"GET /latest/meta-data/mac HTTP/1.1\r\nHost: 100.100.100.200\r\n\r\n"] * 100
+        heads += [
+            b"PUT /latest/api/token HTTP/1.1\r\nHost: 100.100.100.200\r\n"
+            b"X-aliyun-ecs-metadata-token-ttl-seconds: %d\r\n\r\n" % ttl
+            for ttl in range(1, 101)
+        ]
+        callers = [socket.create_connection((proxy.host, proxy.port)) for _ in heads]
+        slowest, statuses = 0.0, []
+        sent = []
+        for caller, head in zip(callers, heads, strict=True):
+            caller.sendall(head)
+            sent.append(time.monotonic())
+        for caller, began in zip(callers, sent, strict=True):
+            with caller, caller.makefile("rb") as answer:
+                statuses.append(int(answer.readline().split()[1]))
+                slowest = max(slowest, time.monotonic() - began)
+        assert slowest < 1.0
+        assert all(status in (200, 503) for status in statuses)
+        assert all(not 400 <= status < 500 for status in statuses[100:])
+        if fault == "refuse":
+            hardened.start()
+
+
+def wait_for(condition, seconds: float = 5.0) -> None:  # type: ignore[no-untyped-def]
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it did not happen"
+        time.sleep(0.005)

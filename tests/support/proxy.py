@@ -1,0 +1,120 @@
+"""The daemon as a process of its own, for tests over real sockets."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+TTL_HEADER = "X-aliyun-ecs-metadata-token-ttl-seconds"
+TOKEN_HEADER = "X-aliyun-ecs-metadata-token"
+
+
+@dataclass
+class Reply:
+    status: int
+    body: bytes
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Proxy:
+    """A running daemon. `log_path` holds its stderr, `state` its directory."""
+
+    host: str
+    port: int
+    process: subprocess.Popen[str]
+    log_path: Path
+    state: Path
+
+    def request(
+        self, method: str, path: str, headers: dict[str, str] | None = None, timeout: float = 5
+    ) -> Reply:
+        """One request on a connection of its own."""
+        return ask(self.host, self.port, method, path, headers, timeout)
+
+    def get(self, path: str, token: str | None = None) -> Reply:
+        return self.request("GET", path, {TOKEN_HEADER: token} if token else None)
+
+    def put_token(self, ttl: int | str = 60) -> Reply:
+        return self.request("PUT", "/latest/api/token", {TTL_HEADER: str(ttl)})
+
+    def log(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.log_path.read_text().splitlines()]
+
+    def stop(self) -> int:
+        """SIGTERM, and the exit code of the drain."""
+        self.process.terminate()
+        return self.process.wait(10)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(10)
+
+
+def ask(
+    host: str,
+    port: int,
+    method: str,
+    path: str,
+    headers: dict[str, str] | None = None,
+    timeout: float = 5,
+) -> Reply:
+    connection = http.client.HTTPConnection(host, port, timeout=timeout)
+    try:
+        connection.request(method, path, headers=headers or {})
+        response = connection.getresponse()
+        return Reply(response.status, response.read(), {k.lower(): v for k, v in response.getheaders()})
+    finally:
+        connection.close()
+
+
+@contextmanager
+def running_proxy(
+    upstream: tuple[str, int],
+    settings: dict[str, Any] | None = None,
+    state: Path | None = None,
+    port: int = 0,
+) -> Iterator[Proxy]:
+    """Starts `imds-proxy run` on loopback and ends it; `settings` are configuration keys."""
+    with tempfile.TemporaryDirectory() as temporary:
+        directory = Path(temporary)
+        config = directory / "config.yaml"
+        chosen: dict[str, Any] = {"state": str(state or directory / "state"), **(settings or {})}
+        config.write_text(yaml.safe_dump(chosen))
+        log_path = directory / "log"
+        with log_path.open("w") as log:
+            process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "imds_proxy", "run", "-c", str(config)),
+                    *("--listen", f"127.0.0.1:{port}", "--upstream", f"{upstream[0]}:{upstream[1]}"),
+                ],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            match = re.fullmatch(r"listening on http://(.+):(\d+)\n", line)
+            assert match, f"not listening: {line!r} {log_path.read_text()}"
+            yield Proxy(match[1], int(match[2]), process, log_path, Path(chosen["state"]))
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                try:
+                    process.wait(10)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait(10)
+            process.stdout.close() if process.stdout else None
