@@ -1,0 +1,106 @@
+"""The daemon's parts in this process, before a service that echoes: for transcripts and fake callers."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import io
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from recorded import RecordedService, Script, recorded_service, reply
+
+from imds_proxy.config import Config, parse_address
+from imds_proxy.policy.caller import Caller, Identity, Process
+from imds_proxy.server.build import Daemon, build
+from imds_proxy.server.connection import CallerConnection
+from imds_proxy.server.log import Log
+
+GET = b"GET /latest/meta-data/%s HTTP/1.1\r\nHost: 100.100.100.200\r\n\r\n"
+PUT = (
+    b"PUT /latest/api/token HTTP/1.1\r\nHost: 100.100.100.200\r\n"
+    b"X-aliyun-ecs-metadata-token-ttl-seconds: 60\r\n"
+)
+
+
+class KnownCaller:
+    """Attribution that always knows."""
+
+    def begin(self, accepted: socket.socket, peer: object) -> Caller | Coroutine[Any, Any, Caller]:
+        return Caller(Identity(1000, unit="test.service"), process=Process(7, "/usr/bin/test"))
+
+
+async def echoing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """A service that gives a token, and the target as the body of every item."""
+    while True:
+        head = await reader.readuntil(b"\r\n\r\n")
+        method, target, _ = head.split(b"\r\n")[0].split(b" ")
+        writer.write(reply(b"tok==" if method == b"PUT" else target))
+
+
+@asynccontextmanager
+async def served(
+    service: RecordedService,
+    attribution: KnownCaller | None = None,
+    settings: dict[str, Any] | None = None,
+    **limits: Any,
+) -> AsyncIterator[tuple[int, Daemon]]:
+    config = Config()
+    upstream = dataclasses.replace(config.upstream, address=parse_address(f"127.0.0.1:{service.port}"))
+    config = dataclasses.replace(
+        config,
+        upstream=upstream,
+        limits=dataclasses.replace(config.limits, **limits),
+        state=Path("/nonexistent"),
+        **(settings or {}),
+    )
+    log = Log("json", io.StringIO())
+    daemon = build(config, log)
+    shared = dataclasses.replace(daemon.shared, attribution=attribution or KnownCaller())
+    server = await asyncio.get_running_loop().create_server(lambda: CallerConnection(shared), "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1], daemon
+    finally:
+        server.close()
+        for connection in daemon.register:
+            connection.evict()
+        daemon.pool.close()
+        daemon.attribution.close()
+        log.close()
+        await asyncio.sleep(0)
+
+
+Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter, Daemon], Awaitable[Any]]
+
+
+def conversation(
+    talk: Talk,
+    attribution: KnownCaller | None = None,
+    settings: dict[str, Any] | None = None,
+    script: Script = echoing,
+    **limits: Any,
+) -> Any:
+    """What `talk` makes of one connection to the daemon."""
+
+    async def main() -> Any:
+        async with (
+            recorded_service(script) as service,
+            served(service, attribution, settings, **limits) as (port, daemon),
+        ):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            try:
+                return await asyncio.wait_for(talk(reader, writer, daemon), 10)
+            finally:
+                writer.transport.abort()
+
+    return asyncio.run(main())
+
+
+async def answer(reader: asyncio.StreamReader) -> tuple[int, bytes, bytes]:
+    """Status, head and body of one answer."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = next((int(line[15:]) for line in head.split(b"\r\n") if line.startswith(b"Content-Length")), 0)
+    return int(head.split()[1]), head, await reader.readexactly(length)

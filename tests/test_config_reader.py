@@ -1,0 +1,48 @@
+"""The reader of sections, on a dataclass of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from imds_proxy.config_document import read_document
+from imds_proxy.config_reader import KeyDoc, SectionReader, describe_section, key
+from imds_proxy.config_values import Count, Word
+
+
+@dataclass(frozen=True, slots=True)
+class Inner:
+    count: int = field(default=3, metadata=key(Count(1, 9), "How many."))
+
+
+@dataclass(frozen=True, slots=True)
+class Outer:
+    words: tuple[str, ...] = field(default=("a",), metadata=key(Word(("a", "b")), "Which.", many=True))
+    inner: Inner = Inner()
+
+
+def read(text: str) -> tuple[object, SectionReader]:
+    tree, errors = read_document(text, "f")
+    assert tree is not None
+    reader = SectionReader("f", Outer(), list(errors))
+    return reader.read(tree), reader
+
+
+def test_values_take_the_place_of_defaults() -> None:
+    value, reader = read("words: [b, a]\ninner: {count: 4}\n")
+    assert value == Outer(("b", "a"), Inner(4))
+    assert reader.errors == []
+    assert reader.lines["inner.count"] == 2
+
+
+def test_a_value_in_error_leaves_its_default_and_its_key_among_the_failed() -> None:
+    value, reader = read("words: [c, a]\ninner: {count: 10}\n")
+    assert value == Outer()
+    assert reader.failed == {"words", "inner.count"}
+    assert [error.line for error in reader.errors] == [1, 2]
+
+
+def test_a_section_describes_its_keys_in_order() -> None:
+    assert describe_section(Outer()) == (
+        KeyDoc("words", "a list, each a | b", "[a]", "Which."),
+        KeyDoc("inner.count", "a whole number from 1 to 9", "3", "How many."),
+    )
