@@ -189,7 +189,7 @@ def newest_first(pids: list[int], proc_root: str = "/proc") -> list[int]:
 
 
 def parents_of(parent: int, proc_root: str = "/proc", limit: int = 32) -> Iterator[ProcessView]:
-    """Views of the ancestors up to init, nearest first, from pid `parent` on; each is closed after its turn."""
+    """Views of the ancestors up to init, nearest first, from pid `parent` on; each closed after its turn."""
     seen: set[int] = set()
     while parent > 0 and parent not in seen and len(seen) < limit:
         seen.add(parent)

@@ -24,6 +24,7 @@ from imds_proxy.policy.caller import Caller, Identity
 # The origin of a caller whose uid is known and whose unit is not: it must never pass as "no unit".
 PID_UNKNOWN = "pid-unknown"
 
+_NEAR = 3  # descriptors looked at first, from that of the last socket on
 _QUICK_DESCRIPTORS = 256  # looked at on the event loop: well under 1 ms
 _SCAN_DESCRIPTORS = 65_536
 _SCAN_SECONDS = 0.25  # a scan that takes longer gives up: the caller waits one second at most
@@ -192,15 +193,19 @@ class Resolver:
         self, process: SeenProcess, ticket: Ticket, owner: SocketOwner, limit: int | None
     ) -> Caller | None:
         """The caller of before, if this process holds the socket now and is what it was. With `limit` None
-        only the descriptor of last time is looked at."""
+        only the descriptor of last time and the next few are looked at: a program that connects again is
+        given the same one, or the next if it holds many connections."""
         if process.facts.stat.start_ticks > ticket.accepted_ticks:
             return None
         try:
             with ProcessView(process.pid, self._proc_root) as view:
-                descriptor: int | None = process.descriptor
-                if limit is not None:
+                descriptor: int | None
+                if limit is None:
+                    near = range(process.descriptor, process.descriptor + _NEAR)
+                    descriptor = next((one for one in near if view.holds(one, owner.inode)), None)
+                else:
                     descriptor, _ = view.find_socket(owner.inode, limit)
-                if descriptor is None or not view.holds(descriptor, owner.inode):
+                if descriptor is None:
                     return None
                 if read_facts(view) != process.facts or not view.holds(descriptor, owner.inode):
                     return None

@@ -95,7 +95,7 @@ def _scan(grammar: _Grammar, words: Sequence[str]) -> str | None:
     rest = iter(words)
     for word in rest:
         if word == "--":
-            return next(rest, None)
+            return next(rest, None) or None
         if word in ("-", ""):
             return None
         if word.startswith("--"):
@@ -107,15 +107,15 @@ def _scan(grammar: _Grammar, words: Sequence[str]) -> str | None:
             continue
         if word[0] not in "-+" or (word[0] == "+" and grammar is not _SHELL):
             return word
-        found, takes_next = _cluster(grammar, word[1:])
+        found, attached = _cluster(grammar, word[1:])
         if found == "file" or found == "module":
-            value = takes_next or next(rest, "")
+            value = attached or next(rest, "")
             return (f"-m {value}" if found == "module" else value) if value else None
         if found == "stdin":
             return None
         if found:
             return found
-        if takes_next is None:
+        if attached is None:
             next(rest, None)
     return None
 

@@ -76,6 +76,8 @@ class Service:
             return self._finish(
                 request, peer, session, decision.would_refuse, lambda: self._pass(request), arrived
             )
+        if session is Session.HARDENED and not self._tokens.ready:
+            return self._begin_prepared(request, peer, session, arrived)
         identity = peer.caller.identity
         verdict = Verdict.VALID
         if session is Session.HARDENED and request.token is not None:
@@ -97,6 +99,17 @@ class Service:
             return self._foreign_read(request, peer) if foreign else self._read(request)
 
         return self._finish(request, peer, session, decision.would_refuse, work, arrived)
+
+    async def _begin_prepared(self, request: Request, peer: Peer, session: Session, arrived: float) -> Answer:
+        """What `begin` answers once presented tokens can be judged (soon after a start)."""
+        preparing = asyncio.get_running_loop().create_task(self._tokens.prepare())
+        preparing.add_done_callback(_look_at)
+        try:
+            await wait_until(preparing, arrived + self._deadline - self._clock())
+        except Refused as error:
+            return self._refuse(request, peer, session, error)
+        result = self.begin(request, peer, arrived)
+        return result if isinstance(result, Answer) else await result
 
     def abandoned(self, peer: Peer, request: Request) -> None:
         """The client left before its answer: for a hardened one, a failure that a plain GET may follow."""
@@ -205,6 +218,6 @@ def _token_answer(token: str) -> Answer:
     return plain(200, token.encode("latin-1"))
 
 
-def _look_at(task: asyncio.Task[Answer]) -> None:
+def _look_at(task: asyncio.Task[Any]) -> None:
     if not task.cancelled():
         task.exception()

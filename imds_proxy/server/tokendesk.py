@@ -36,6 +36,13 @@ class Verdict(Enum):
 class TokenMaker(Protocol):
     """`tokens: real` or `tokens: sealed`."""
 
+    @property
+    def ready(self) -> bool:
+        """Whether `judge` can tell now; else `prepare` first."""
+
+    async def prepare(self) -> None:
+        """Makes `judge` able to tell. Raises Refused (503)."""
+
     def again(self, identity: Identity, ttl: int) -> str | None:
         """A token without waiting, if there is one."""
 
@@ -51,6 +58,11 @@ class RealTokens:
 
     def __init__(self, issuer: TokenIssuer, book: TokenBook) -> None:
         self._issuer, self._book = issuer, book
+
+    ready = True
+
+    async def prepare(self) -> None:
+        """The book is always there."""
 
     def again(self, identity: Identity, ttl: int) -> str | None:
         """The token that this identity has for this TTL, promised anew."""
@@ -85,6 +97,11 @@ class SealedTokens:
         self._make_seal, self._clock = make_seal, clock
         self._seal: Seal | None = None
         self._flight: SingleFlight[Seal] = SingleFlight()
+
+    @property
+    def ready(self) -> bool:
+        """Whether the seal is there."""
+        return self._seal is not None
 
     def again(self, identity: Identity, ttl: int) -> str | None:
         """Minting waits for nothing once the seal is there."""

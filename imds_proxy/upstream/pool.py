@@ -38,6 +38,7 @@ class Pool:
         self._open = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._down_since: float | None = None
+        self._retry_at, self._why_down = 0.0, ""
         self._closed = False
 
     @property
@@ -113,8 +114,20 @@ class Pool:
         self._open -= 1
 
     async def _connect(self, until: float) -> UpstreamConnection:
+        """A fresh connection. A restart is waited out; an outage longer than that is answered at once.
+
+        While the service is down one try is made each 50 ms, however many wait.
+        """
         loop = asyncio.get_running_loop()
         while True:
+            now = self._clock()
+            if self._down_since is not None:
+                if now < self._retry_at:
+                    if self._retry_at >= until or now - self._down_since > self._limits.patience:
+                        raise Refused(UNREACHABLE, self._why_down)
+                    await asyncio.sleep(self._retry_at - now)
+                    continue
+                self._retry_at = now + _RETRY_CONNECT
             try:
                 _, connection = await asyncio.wait_for(
                     loop.create_connection(
@@ -126,11 +139,7 @@ class Pool:
                 now = self._clock()
                 if self._down_since is None:
                     self._down_since = now
-                # A restart is waited out; an outage is answered at once.
-                out = now - self._down_since > self._limits.patience
-                if out or now + _RETRY_CONNECT >= until:
-                    raise Refused(UNREACHABLE, _why(error)) from None
-                await asyncio.sleep(_RETRY_CONNECT)
+                self._retry_at, self._why_down = now + _RETRY_CONNECT, _why(error)
             else:
                 self._down_since = None
                 return connection

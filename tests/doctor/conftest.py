@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -25,11 +26,15 @@ SECRETS = {
     "role": ROLE,
     "mac": MAC,
 }
-CREDENTIALS = (
-    ' {\n  "AccessKeyId" : "%(key id)s",\n  "AccessKeySecret" : "%(key secret)s",\n'
-    '  "Expiration" : "2026-01-01T06:00:00Z",\n  "SecurityToken" : "%(security token)s",\n'
-    '  "LastUpdated" : "2026-01-01T00:00:00Z",\n  "Code" : "Success"\n}' % SECRETS
-)
+CREDENTIALS = f""" {{
+  "AccessKeyId" : "{SECRETS["key id"]}",
+  "AccessKeySecret" : "{SECRETS["key secret"]}",
+  "Expiration" : "2026-01-01T06:00:00Z",
+  "SecurityToken" : "{SECRETS["security token"]}",
+  "LastUpdated" : "2026-01-01T00:00:00Z",
+  "Code" : "Success"
+}}"""
+ALL = json.dumps({"public-keys": f"ssh-rsa {SECRETS['public key']} x@y", "ram": SECRETS["key secret"]})
 PAGE = '<?xml version="1.0" encoding="iso-8859-1"?>\n<html><h1>%d - %s</h1></html>\n'
 ITEMS = {
     "/": "2016-01-01\nlatest",
@@ -41,8 +46,7 @@ ITEMS = {
     f"/latest/meta-data/network/interfaces/macs/{MAC.replace(':', '%3A')}/vswitch-id": "vsw-1",
     "/latest/meta-data/ram/security-credentials/": ROLE,
     f"/latest/meta-data/ram/security-credentials/{ROLE}": CREDENTIALS,
-    "/latest/meta-data/all": '{"public-keys": "ssh-rsa %(public key)s x@y", "ram": "%(key secret)s"}'
-    % SECRETS,
+    "/latest/meta-data/all": ALL,
     "/latest/user-data": SECRETS["user data"],
     "/latest/dynamic/instance-identity/pkcs7": SECRETS["pkcs7"],
 }
@@ -62,7 +66,7 @@ def service() -> Iterator[Service]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002  (its name in the base class)
+        def log_message(self, format: str, *args: object) -> None:
             pass
 
         def answer(self, status: int, text: str, reason: str = "OK") -> None:
@@ -101,7 +105,8 @@ def service() -> Iterator[Service]:
             else:
                 self.fail(404, "Not Found")
 
-        do_HEAD = do_GET
+        def do_HEAD(self) -> None:
+            self.do_GET()
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True

@@ -78,9 +78,9 @@ def test_the_cgroup_hierarchy_is_told_by_its_mounts(
 
 
 def test_user_namespaces_are_really_tried() -> None:
-    before = os.stat("/proc/self/ns/user").st_ino
+    before = Path("/proc/self/ns/user").stat().st_ino
     assert machine.user_namespaces().state in {"ok", "warn"}
-    assert os.stat("/proc/self/ns/user").st_ino == before
+    assert Path("/proc/self/ns/user").stat().st_ino == before
 
 
 def test_user_namespaces_that_fail_are_a_warning_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:

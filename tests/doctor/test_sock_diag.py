@@ -6,23 +6,22 @@ import socket
 
 import pytest
 
-from imds_proxy.doctor import sock_diag as module
-from imds_proxy.doctor.sock_diag import sock_diag
+from imds_proxy.doctor import sock_diag
 
 
 def test_this_kernel_names_the_owner_of_a_connection() -> None:
-    finding = sock_diag()
+    finding = sock_diag.answers()
     assert finding.state == "ok", finding.sentence
 
 
 def test_a_wrong_answer_is_bad(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_ask", lambda client: (4242, 1, True))
-    assert sock_diag().state == "bad"
+    monkeypatch.setattr(sock_diag, "_ask", lambda client: (4242, 1, True))
+    assert sock_diag.answers().state == "bad"
 
 
 def test_no_answer_is_bad_with_the_kernels_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(client: socket.socket) -> None:
         raise OSError(93, "Protocol not supported")
 
-    monkeypatch.setattr(module, "_ask", refuse)
-    assert "Protocol not supported" in sock_diag().sentence
+    monkeypatch.setattr(sock_diag, "_ask", refuse)
+    assert "Protocol not supported" in sock_diag.answers().sentence

@@ -8,12 +8,12 @@ from collections.abc import Coroutine
 from typing import Any
 
 import pytest
-from recorded import recorded_service, reply
-from served import GET, PUT, KnownCaller, answer, conversation, served
 
 from imds_proxy.policy.caller import Caller, Identity
 from imds_proxy.server.build import Daemon
 from imds_proxy.server.connection import CallerConnection
+from recorded import recorded_service, reply
+from served import GET, PUT, KnownCaller, answer, conversation, served
 
 
 class SlowlyKnownCaller(KnownCaller):

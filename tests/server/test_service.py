@@ -9,13 +9,13 @@ from collections.abc import Coroutine
 from typing import Any, TypeAlias
 
 import pytest
-from recorded import Script, reply
-from served import GET, PUT, KnownCaller, answer, conversation
 
 from imds_proxy.config import Config
 from imds_proxy.policy.caller import Caller, Identity, Process
 from imds_proxy.protocol.session import Session
 from imds_proxy.server.build import Daemon
+from recorded import Script, reply
+from served import GET, PUT, KnownCaller, answer, conversation
 
 ENFORCING = {"policy": dataclasses.replace(Config().policy, enforcement="enforce")}
 ROLE = b"ram/security-credentials/demo-role"

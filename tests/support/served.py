@@ -11,13 +11,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from recorded import RecordedService, Script, recorded_service, reply
-
 from imds_proxy.config import Config, parse_address
 from imds_proxy.policy.caller import Caller, Identity, Process
 from imds_proxy.server.build import Daemon, build
 from imds_proxy.server.connection import CallerConnection
 from imds_proxy.server.log import Log
+from recorded import RecordedService, Script, recorded_service, reply
 
 GET = b"GET /latest/meta-data/%s HTTP/1.1\r\nHost: 100.100.100.200\r\n\r\n"
 PUT = (

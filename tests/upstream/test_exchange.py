@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from recorded import Script, answers, pool_of, recorded_service, reply
 
 from imds_proxy.errors import Refused
 from imds_proxy.protocol.responses import Answer
+from recorded import Script, answers, pool_of, recorded_service, reply
 
 HEADERS = ((b"Host", b"100.100.100.200"),)
 

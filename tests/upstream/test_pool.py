@@ -9,10 +9,10 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 import pytest
-from recorded import LIMITS, answers, pool_of, recorded_service, reply
 
 from imds_proxy.errors import Refused
 from imds_proxy.upstream.pool import Pool
+from recorded import LIMITS, answers, pool_of, recorded_service, reply
 
 HEADERS = ((b"Host", b"100.100.100.200"),)
 T = TypeVar("T")

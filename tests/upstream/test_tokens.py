@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
-from recorded import answers, pool_of, recorded_service, reply
 
 from imds_proxy.errors import Refused
 from imds_proxy.protocol.profile import ALIBABA
 from imds_proxy.upstream.tokens import TokenIssuer, TokenKeeper, TokenService
+from recorded import answers, pool_of, recorded_service, reply
 
 
 @dataclass

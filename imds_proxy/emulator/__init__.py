@@ -1,0 +1,1 @@
+"""A faithful ECS metadata service for demos, tests and benches. Shares no code with the proxy."""
