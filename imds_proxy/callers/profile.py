@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from hashlib import blake2b
 
 from imds_proxy.callers.cgroupfs import CgroupTree
 from imds_proxy.callers.cgroups import Membership, parse_memberships, unified_path
@@ -24,21 +25,26 @@ _MAX_PARENT_CMDLINE = 256
 
 @dataclass(frozen=True, slots=True)
 class ProcessFacts:
-    """All that can change in a process without its pid and start time changing, raw: exec, setproctitle,
-    a move to another cgroup, a new parent. Equal facts mean that a profile made earlier still holds."""
+    """All that can change in a process without its pid and start time changing: exec, setproctitle, a move
+    to another cgroup, a new parent. Equal facts mean that a profile made earlier still holds.
+
+    Of the command line only a digest is kept: it may hold secrets, and facts are remembered.
+    """
 
     stat: Stat
     executable: Executable | None
-    cmdline: bytes
+    cmdline_digest: bytes
     cgroup: bytes
 
 
-def read_facts(view: ProcessView) -> ProcessFacts | None:
-    """None when the process is gone."""
+def read_facts(view: ProcessView) -> tuple[ProcessFacts, bytes] | None:
+    """The facts, and the raw command line to make a profile from; None when the process is gone."""
     stat = view.stat()
     if stat is None:
         return None
-    return ProcessFacts(stat, view.executable(), view.cmdline(), view.cgroup())
+    cmdline = view.cmdline()
+    digest = blake2b(cmdline, digest_size=16).digest()
+    return ProcessFacts(stat, view.executable(), digest, view.cgroup()), cmdline
 
 
 def made_the_socket(facts: ProcessFacts, owner: SocketOwner, tree: CgroupTree) -> bool:
@@ -54,21 +60,22 @@ def made_the_socket(facts: ProcessFacts, owner: SocketOwner, tree: CgroupTree) -
 
 
 def build_caller(
-    view: ProcessView, facts: ProcessFacts, owner: SocketOwner, names: UserNames, proc_root: str
+    pid: int, facts: ProcessFacts, cmdline: bytes, owner: SocketOwner, names: UserNames, proc_root: str
 ) -> Caller:
-    """The caller that this process is. May take a millisecond: it reads the ancestors too."""
-    words = [word.decode("utf-8", "surrogateescape") for word in parse_cmdline(facts.cmdline)]
+    """The caller that a process with these facts is; it may have ended since. May take a millisecond: it
+    reads the ancestors."""
+    words = _words(cmdline)
     executable = facts.executable
     script = script_of(executable.path.rpartition("/")[2], words) if executable and words else None
     membership = parse_memberships(facts.cgroup.decode("utf-8", "surrogateescape"))
     return Caller(
         identity=identity_of(owner, membership),
         user=_optional(names.name(owner.uid)),
-        process=_process(view.pid, facts.stat, executable, words),
+        process=_process(pid, facts.stat, executable, words),
         start_ticks=facts.stat.start_ticks,
         script=safe_command_line((script,))[0] if script else None,
         parents=tuple(_parents(facts.stat.parent, proc_root)),
-        is_self=view.pid == os.getpid(),
+        is_self=pid == os.getpid(),
     )
 
 
@@ -82,7 +89,7 @@ def _parents(parent: int, proc_root: str) -> list[Process]:
     for view in parents_of(parent, proc_root):
         stat = view.stat()
         if stat is not None:
-            words = [word.decode("utf-8", "surrogateescape") for word in parse_cmdline(view.cmdline())]
+            words = _words(view.cmdline())
             found.append(_process(view.pid, stat, view.executable(), words, _MAX_PARENT_CMDLINE))
     return found
 
@@ -100,3 +107,7 @@ def _process(
 
 def _optional(text: str | None) -> str | None:
     return None if text is None else escaped(text)
+
+
+def _words(cmdline: bytes) -> list[str]:
+    return [word.decode("utf-8", "surrogateescape") for word in parse_cmdline(cmdline)]

@@ -120,20 +120,23 @@ def _announces(word: str, letters: str, only_attached: bool) -> bool:
 
 
 def _redacted_word(word: str, letters: str) -> str:
-    word = _PRIVATE_KEY.sub(rf"\1{REDACTED}", word)
-    whole = _WHOLE_ASSIGNED.fullmatch(word)
-    if whole:
-        return whole[1] + REDACTED
-    for pattern in (_HEADER, _ASSIGNED, _INLINE_OPTION):
-        word = pattern.sub(rf"\1{REDACTED}", word)
-    word = _INLINE_USER.sub(rf"\1{REDACTED}", word)
-    word = _SCHEME.sub(rf"\1{REDACTED}", word)
-    word = _USERINFO.sub(rf"\1{REDACTED}@", word)
-    word = _QUERY.sub(rf"\1{REDACTED}", word)
+    if " " in word or "=" in word or ":" in word:  # without one of these no text pattern can match
+        word = _redacted_text(word)
     word = _KNOWN_SHAPES.sub(REDACTED, word)
     if letters:
         word = re.sub(rf"((?<!\S)-[{letters}])[^\s\"']+", rf"\1{REDACTED}", word)
     return word
+
+
+def _redacted_text(word: str) -> str:
+    word = _PRIVATE_KEY.sub(rf"\1{REDACTED}", word)
+    whole = _WHOLE_ASSIGNED.fullmatch(word)
+    if whole:
+        return whole[1] + REDACTED
+    for pattern in (_HEADER, _ASSIGNED, _INLINE_OPTION, _INLINE_USER, _SCHEME):
+        word = pattern.sub(rf"\1{REDACTED}", word)
+    word = _USERINFO.sub(rf"\1{REDACTED}@", word)
+    return _QUERY.sub(rf"\1{REDACTED}", word)
 
 
 def _bounded(words: list[str], limit: int) -> list[str]:

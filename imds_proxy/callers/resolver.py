@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from imds_proxy.callers.cgroupfs import CgroupTree
 from imds_proxy.callers.cgroups import path_membership
 from imds_proxy.callers.procfs import ProcessView, newest_first, pids_newest_first
-from imds_proxy.callers.profile import build_caller, identity_of, made_the_socket, read_facts
+from imds_proxy.callers.profile import ProcessFacts, build_caller, identity_of, made_the_socket, read_facts
 from imds_proxy.callers.recent import RecentProcesses, SeenProcess, key_of
 from imds_proxy.callers.redirect import endpoint_of, local_endpoint, original_destination
 from imds_proxy.callers.sockdiag import SockDiag, SocketOwner
@@ -207,7 +207,7 @@ class Resolver:
                     descriptor, _ = view.find_socket(owner.inode, limit)
                 if descriptor is None:
                     return None
-                if read_facts(view) != process.facts or not view.holds(descriptor, owner.inode):
+                if not _still(view, process.facts, descriptor, owner.inode):
                     return None
         except OSError:
             return None
@@ -220,18 +220,36 @@ class Resolver:
             descriptor, _ = view.find_socket(owner.inode, _SCAN_DESCRIPTORS)
             if descriptor is None:
                 return None
-            for _ in range(_ATTEMPTS):
-                facts = read_facts(view)
-                if facts is None or facts.stat.start_ticks > ticket.accepted_ticks:
-                    return None  # it was born after its "own" connection: a reused pid, or an heir
-                if not made_the_socket(facts, owner, self._tree):
-                    return None
-                caller = build_caller(view, facts, owner, self._names, self._proc_root)
-                # Once more, after all was read: one process, one program, one socket throughout.
-                if read_facts(view) == facts and view.holds(descriptor, owner.inode):
-                    self._recent.remember(key_of(owner), SeenProcess(pid, descriptor, facts, caller))
-                    return caller
+            found = self._settled(view, descriptor, owner)
+        if found is None:
+            return None
+        facts, cmdline = found
+        if facts.stat.start_ticks > ticket.accepted_ticks:
+            return None  # it was born after its "own" connection: a reused pid, or an heir
+        if not made_the_socket(facts, owner, self._tree):
+            return None
+        # From here on the process may end: what it was has been seen.
+        caller = build_caller(pid, facts, cmdline, owner, self._names, self._proc_root)
+        self._recent.remember(key_of(owner), SeenProcess(pid, descriptor, facts, caller))
+        return caller
+
+    def _settled(
+        self, view: ProcessView, descriptor: int, owner: SocketOwner
+    ) -> tuple[ProcessFacts, bytes] | None:
+        """One program that held the socket before and after it was looked at; None if it is gone."""
+        for _ in range(_ATTEMPTS):
+            found = read_facts(view)
+            if found is None:
+                return None
+            if _still(view, found[0], descriptor, owner.inode):
+                return found
         return None
+
+
+def _still(view: ProcessView, facts: ProcessFacts, descriptor: int, inode: int) -> bool:
+    """Whether the process is what `facts` say and, after that was read, holds the socket."""
+    now = read_facts(view)
+    return now is not None and now[0] == facts and view.holds(descriptor, inode)
 
 
 def _open_diag() -> SockDiag | None:

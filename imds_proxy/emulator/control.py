@@ -69,14 +69,14 @@ class ControlHandler(BaseHTTPRequestHandler):
             self._nothing_here()
             return
         try:
-            self.server.controlled.patch(json.loads(body))
+            self.server.controlled.patch(_json_object(body))
         except SettingsError as error:
             problems = [
                 {"key": each.key, "problem": each.problem, "allowed": each.allowed} for each in error.problems
             ]
             self._send(400, {"error": str(error), "problems": problems})
         except ValueError as error:
-            self._send(400, {"error": f"the body is no JSON: {error}"})
+            self._send(400, {"error": f"the body is no JSON object: {error}"})
         else:
             self._send(200, self.server.controlled.state())
 
@@ -123,3 +123,14 @@ class ControlHandler(BaseHTTPRequestHandler):
             self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(body)
+
+
+def _json_object(body: bytes) -> dict[str, object]:
+    """The object that a body holds. Raises ValueError if it holds none."""
+    try:
+        value = json.loads(body)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"it is {type(value).__name__}")
+    return value

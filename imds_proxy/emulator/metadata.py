@@ -187,14 +187,20 @@ class MetadataService:
         if settings.spot_termination is not None:
             leaves["meta-data/instance/spot/termination-time"] = settings.spot_termination.encode()
         for path, text in settings.extra_items.items():
+            for other in [other for other in leaves if _within(other, path) or _within(path, other)]:
+                del leaves[other]  # an item is a leaf or a directory, not both: the extra one wins
             leaves[path] = text.encode("utf-8", "surrogateescape")
         # Whether the real one holds credentials is unknown: the emulator shows the worst a proxy may meet.
         leaves.setdefault(_ALL, lambda query: tree.as_json("meta-data", without=_ALL))
         for hidden in settings.hidden_items:
-            for path in [path for path in leaves if path == hidden or path.startswith(f"{hidden}/")]:
+            for path in [path for path in leaves if _within(path, hidden)]:
                 del leaves[path]
         tree = Tree(leaves)
         return tree
+
+
+def _within(path: str, place: str) -> bool:
+    return path == place or path.startswith(f"{place}/")
 
 
 def _bucket(settings: Settings) -> Bucket | None:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 class Identity:
     """The security boundary: uid plus systemd unit or container.
 
-    `uid` is None for an unresolved caller; then `origin` (its IP address as text) keeps callers of
-    different machines or pods apart. `unit` is the systemd unit (for a login session the user's slice),
+    `uid` is None for an unresolved caller; then `origin` (its IP address as text, or why the process is
+    unknown) keeps those apart that must not share a token. `unit` is the systemd unit (for a login session the user's slice),
     `container` a container id; at most one of the two is set.
     """
 
@@ -21,8 +21,11 @@ class Identity:
 
     @property
     def resolved(self) -> bool:
-        """Whether the kernel named the caller's uid."""
-        return self.uid is not None
+        """Whether the kernel named all of it: the uid, and with it the unit or container, if any.
+
+        A known uid whose process was not found has an `origin` too, and is not resolved.
+        """
+        return self.uid is not None and self.origin is None
 
 
 @dataclass(frozen=True, slots=True)

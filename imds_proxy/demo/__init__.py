@@ -1,0 +1,1 @@
+"""Real clients against the emulator and the proxy, in a namespace of their own."""
