@@ -113,7 +113,7 @@ def test_absolute_targets_doubled_slashes_and_queries_find_the_item(client: Any,
     assert client.get(target).body == VALUE
 
 
-def test_the_path_is_counted_as_it_came(emulator: Emulator, client) -> None:
+def test_the_path_is_counted_as_it_came(emulator: Emulator, client: Any) -> None:
     client.get("//latest/Meta-Data%2F?x=1")
     assert emulator.counters().by_path["//latest/Meta-Data%2F"] == 1
 
