@@ -10,8 +10,8 @@ class Identity:
     """The security boundary: uid plus systemd unit or container.
 
     `uid` is None for an unresolved caller; then `origin` (its IP address as text, or why the process is
-    unknown) keeps those apart that must not share a token. `unit` is the systemd unit (for a login session the user's slice),
-    `container` a container id; at most one of the two is set.
+    unknown) keeps those apart that must not share a token. `unit` is the systemd unit (for a login session
+    the user's slice), `container` a container id; at most one of the two is set.
     """
 
     uid: int | None
