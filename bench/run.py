@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from imds_proxy.demo.processes import announced, ending
+
 ITEM = "/latest/meta-data/instance-id"
 TICK = os.sysconf("SC_CLK_TCK")  # kernel accounting: ticks a second of /proc/PID/stat
 WORKLOADS = {
@@ -93,26 +95,16 @@ def started(command: list[str], core: int, log: IO[str]) -> Iterator[subprocess.
     process = subprocess.Popen(
         ["taskset", "-c", str(core), *command], stdout=subprocess.PIPE, stderr=log, text=True
     )
-    try:
+    with ending(process):
         yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
 
 
 def announced_port(process: subprocess.Popen[str]) -> int:
-    """The port of `listening on http://H:P`. Raises RuntimeError when the process says otherwise."""
-    line = process.stdout.readline() if process.stdout is not None else ""
-    match = re.fullmatch(r"listening on http://.+:(\d+)\n", line)
-    if match is None:
-        raise RuntimeError(f"{process.args!r} did not start: {line!r}")
-    return int(match[1])
+    """The port on which it listens. Raises RuntimeError when the process says otherwise."""
+    try:
+        return int(announced(process).rpartition(":")[2])
+    except RuntimeError as error:
+        raise RuntimeError(f"{process.args!r} did not start: {str(error)!r}") from None
 
 
 def nginx_configuration(directory: Path, upstream: int, ports: tuple[int, int]) -> str:

@@ -1,4 +1,4 @@
-"""Child processes of the demo: started, waited for until they listen, ended by pid whatever happens."""
+"""Child processes of the demo and the bench: waited for until they listen, ended by pid whatever happens."""
 
 from __future__ import annotations
 
@@ -13,23 +13,10 @@ _LISTENING = re.compile(r"listening on http://(\S+)\n")
 
 
 @contextmanager
-def serving(words: tuple[str, ...], log: Path) -> Iterator[str]:
-    """Runs `imds-proxy WORDS` and yields the H:P on which it listens; SIGTERM at the end.
-
-    Raises RuntimeError, with what it said, when it does not come to listen.
-    """
-    with log.open("a", encoding="utf-8") as errors:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "imds_proxy", *words], stdout=subprocess.PIPE, stderr=errors, text=True
-        )
+def ending(child: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
+    """SIGTERM at the end, SIGKILL 10 s later; a child that has ended by itself is only reaped."""
     try:
-        line = child.stdout.readline() if child.stdout else ""
-        match = _LISTENING.fullmatch(line)
-        if match is None:
-            child.wait(5)
-            said = log.read_text(encoding="utf-8", errors="replace").strip()
-            raise RuntimeError(f"imds-proxy {words[0]} did not start: {said or line}")
-        yield match[1]
+        yield child
     finally:
         child.terminate()
         try:
@@ -39,3 +26,32 @@ def serving(words: tuple[str, ...], log: Path) -> Iterator[str]:
             child.wait()
         if child.stdout:
             child.stdout.close()
+
+
+def announced(child: subprocess.Popen[str]) -> str:
+    """The H:P of its `listening on http://H:P`. Raises RuntimeError, with its line, for any other."""
+    line = child.stdout.readline() if child.stdout else ""
+    match = _LISTENING.fullmatch(line)
+    if match is None:
+        raise RuntimeError(line)
+    return match[1]
+
+
+@contextmanager
+def serving(words: tuple[str, ...], log: Path) -> Iterator[str]:
+    """Runs `imds-proxy WORDS` and yields the H:P on which it listens; SIGTERM at the end.
+
+    Raises RuntimeError, with what it said, when it does not come to listen.
+    """
+    with log.open("a", encoding="utf-8") as errors:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "imds_proxy", *words], stdout=subprocess.PIPE, stderr=errors, text=True
+        )
+    with ending(child):
+        try:
+            address = announced(child)
+        except RuntimeError as error:
+            child.wait(5)
+            said = log.read_text(encoding="utf-8", errors="replace").strip()
+            raise RuntimeError(f"imds-proxy {words[0]} did not start: {said or error}") from None
+        yield address

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import re
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from imds_proxy.demo.processes import announced, ending
 
 TTL_HEADER = "X-aliyun-ecs-metadata-token-ttl-seconds"
 TOKEN_HEADER = "X-aliyun-ecs-metadata-token"
@@ -103,18 +104,9 @@ def running_proxy(
                 stderr=log,
                 text=True,
             )
-        try:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            match = re.fullmatch(r"listening on http://(.+):(\d+)\n", line)
-            assert match, f"not listening: {line!r} {log_path.read_text()}"
-            yield Proxy(match[1], int(match[2]), process, log_path, Path(chosen["state"]))
-        finally:
-            if process.poll() is None:
-                process.terminate()
-                try:
-                    process.wait(10)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait(10)
-            process.stdout.close() if process.stdout else None
+        with ending(process):
+            try:
+                host, _, number = announced(process).rpartition(":")
+            except RuntimeError as error:
+                raise AssertionError(f"not listening: {str(error)!r} {log_path.read_text()}") from None
+            yield Proxy(host, int(number), process, log_path, Path(chosen["state"]))
