@@ -9,7 +9,6 @@ import asyncio
 import socket
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import Any
 
 from imds_proxy.callers.resolver import Resolver, Ticket
@@ -62,4 +61,4 @@ class BoundedAttribution:
         return caller
 
     def _give_up(self, ticket: Ticket, why: str) -> Caller:
-        return replace(Caller(Identity(None, origin=ticket.origin)), why_unresolved=why)
+        return Caller(Identity(None, origin=ticket.origin), why_unresolved=why)

@@ -25,7 +25,7 @@ from imds_proxy.protocol.request import HeadRules
 from imds_proxy.protocol.target import canonical_target
 from imds_proxy.protocol.tokens import Seal
 from imds_proxy.server.attribution import BoundedAttribution
-from imds_proxy.server.connection import Memos, Shared, Times
+from imds_proxy.server.connection import CallerConnection, Memos, Shared, Times
 from imds_proxy.server.connections import ConnectionRegister
 from imds_proxy.server.events import RequestEvents
 from imds_proxy.server.log import Log
@@ -47,7 +47,7 @@ class Daemon:
     """The parts that the life cycle handles."""
 
     shared: Shared
-    register: ConnectionRegister
+    register: ConnectionRegister[CallerConnection]
     attribution: BoundedAttribution
     pool: Pool
     foreign: ForeignDesk
@@ -88,7 +88,9 @@ def build(config: Config, log: Log, clock: Callable[[], float] = boottime) -> Da
     )
     events = RequestEvents(log, CallerLedger(), clock)
     service = Service(policy, profile, reader, tokens, foreign, events, upstream.deadline, clock)
-    register = ConnectionRegister(config.limits.connections, config.limits.connections_per_caller)
+    register = ConnectionRegister[CallerConnection](
+        config.limits.connections, config.limits.connections_per_caller
+    )
     attribution = BoundedAttribution(Resolver())
     shared = Shared(
         rules=HeadRules(profile, ItemClassifier(profile), config.limits.head, config.limits.target),

@@ -64,7 +64,7 @@ class Shared:
     rules: HeadRules
     service: Service
     attribution: Attribution
-    register: ConnectionRegister
+    register: ConnectionRegister[CallerConnection]
     memos: Memos
     times: Times
     hosts: Callable[[socket.socket], frozenset[bytes]]

@@ -5,8 +5,8 @@ Knows connections only as things that are idle or not, and can be closed.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
-from typing import Protocol
+from collections.abc import Hashable, Iterable, Iterator
+from typing import Generic, Protocol, TypeVar
 
 
 class Closable(Protocol):
@@ -20,28 +20,31 @@ class Closable(Protocol):
         """Closes it to make room; `gone` follows."""
 
 
-class ConnectionRegister:
+Connection = TypeVar("Connection", bound=Closable)
+
+
+class ConnectionRegister(Generic[Connection]):
     """All open connections, least recently used first."""
 
     def __init__(self, total: int, per_caller: int) -> None:
         self._total, self._per_caller = total, per_caller
-        self._all: dict[Closable, Hashable] = {}
-        self._callers: dict[Hashable, dict[Closable, None]] = {}
+        self._all: dict[Connection, Hashable] = {}
+        self._callers: dict[Hashable, dict[Connection, None]] = {}
 
     def __len__(self) -> int:
         return len(self._all)
 
-    def __iter__(self) -> Iterator[Closable]:
+    def __iter__(self) -> Iterator[Connection]:
         return iter(list(self._all))
 
-    def admit(self, connection: Closable) -> bool:
+    def admit(self, connection: Connection) -> bool:
         """Takes a new connection; False when the limit is reached and none is idle."""
         if len(self._all) >= self._total and not _evict_oldest(self._all):
             return False
         self._all[connection] = None
         return True
 
-    def assign(self, connection: Closable, caller: Hashable) -> bool:
+    def assign(self, connection: Connection, caller: Hashable) -> bool:
         """Counts the connection for its caller; False when that one's limit is reached, none idle."""
         own = self._callers.setdefault(caller, {})
         if len(own) >= self._per_caller and not _evict_oldest(own):
@@ -50,7 +53,7 @@ class ConnectionRegister:
         own[connection] = None
         return True
 
-    def touch(self, connection: Closable) -> None:
+    def touch(self, connection: Connection) -> None:
         """The connection has just become idle: it is now the last to be closed."""
         if connection not in self._all:
             return
@@ -59,7 +62,7 @@ class ConnectionRegister:
         if own is not None and connection in own:
             own[connection] = own.pop(connection)
 
-    def gone(self, connection: Closable) -> None:
+    def gone(self, connection: Connection) -> None:
         """The connection is closed; telling twice does no harm."""
         caller = self._all.pop(connection, None)
         own = self._callers.get(caller)
@@ -69,7 +72,7 @@ class ConnectionRegister:
                 del self._callers[caller]
 
 
-def _evict_oldest(connections: dict[Closable, Hashable] | dict[Closable, None]) -> bool:
+def _evict_oldest(connections: Iterable[Closable]) -> bool:
     oldest = next((one for one in connections if one.idle), None)
     if oldest is None:
         return False

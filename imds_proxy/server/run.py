@@ -104,10 +104,8 @@ async def _listen(daemon: Daemon, address: Address) -> asyncio.Server:
 
 async def _drain(daemon: Daemon, seconds: float) -> None:
     until = boottime() + seconds
-    connections = list(daemon.register)
-    for connection in connections:
-        if isinstance(connection, CallerConnection):
-            connection.drain()
+    for connection in daemon.register:
+        connection.drain()
     while len(daemon.register) and boottime() < until:  # noqa: ASYNC110  (bounded; the register is pure)
         await asyncio.sleep(0.01)
 
@@ -138,8 +136,7 @@ async def _sweep(daemon: Daemon, grants: GrantFile | None, config: Config, log: 
         await asyncio.sleep(_SWEEP)
         now = boottime()
         for connection in daemon.register:
-            if isinstance(connection, CallerConnection):
-                connection.check_times(now)
+            connection.check_times(now)
         if grants is not None:
             _save_grants(daemon, grants, log)
         if now >= summarise_at:

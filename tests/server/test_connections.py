@@ -6,7 +6,7 @@ from imds_proxy.server.connections import ConnectionRegister
 
 
 class Connection:
-    def __init__(self, register: ConnectionRegister, idle: bool = True) -> None:
+    def __init__(self, register: ConnectionRegister[Connection], idle: bool = True) -> None:
         self.idle, self.evicted, self._register = idle, False, register
 
     def evict(self) -> None:
@@ -14,7 +14,7 @@ class Connection:
         self._register.gone(self)
 
 
-def opened(register: ConnectionRegister, caller: str, idle: bool = True) -> Connection:
+def opened(register: ConnectionRegister[Connection], caller: str, idle: bool = True) -> Connection:
     connection = Connection(register, idle)
     assert register.admit(connection)
     assert register.assign(connection, caller)
@@ -22,7 +22,7 @@ def opened(register: ConnectionRegister, caller: str, idle: bool = True) -> Conn
 
 
 def test_the_oldest_idle_connection_makes_room() -> None:
-    register = ConnectionRegister(total=3, per_caller=3)
+    register = ConnectionRegister[Connection](total=3, per_caller=3)
     busy, oldest, younger = opened(register, "a", idle=False), opened(register, "b"), opened(register, "c")
     opened(register, "d")
     assert (busy.evicted, oldest.evicted, younger.evicted) == (False, True, False)
@@ -30,7 +30,7 @@ def test_the_oldest_idle_connection_makes_room() -> None:
 
 
 def test_one_that_was_used_is_no_longer_the_oldest() -> None:
-    register = ConnectionRegister(total=2, per_caller=2)
+    register = ConnectionRegister[Connection](total=2, per_caller=2)
     used, unused = opened(register, "a"), opened(register, "a")
     register.touch(used)
     opened(register, "b")
@@ -38,7 +38,7 @@ def test_one_that_was_used_is_no_longer_the_oldest() -> None:
 
 
 def test_a_caller_at_its_limit_loses_its_own_oldest_not_anothers() -> None:
-    register = ConnectionRegister(total=10, per_caller=2)
+    register = ConnectionRegister[Connection](total=10, per_caller=2)
     other = opened(register, "other")
     mine = [opened(register, "greedy") for _ in range(5)]
     assert not other.evicted
@@ -46,13 +46,13 @@ def test_a_caller_at_its_limit_loses_its_own_oldest_not_anothers() -> None:
 
 
 def test_with_nothing_idle_a_new_one_is_refused() -> None:
-    register = ConnectionRegister(total=1, per_caller=1)
+    register = ConnectionRegister[Connection](total=1, per_caller=1)
     opened(register, "a", idle=False)
     assert not register.admit(Connection(register))
 
 
 def test_a_closed_connection_is_forgotten_and_closing_twice_does_no_harm() -> None:
-    register = ConnectionRegister(total=1, per_caller=1)
+    register = ConnectionRegister[Connection](total=1, per_caller=1)
     one = opened(register, "a")
     register.gone(one)
     register.gone(one)
