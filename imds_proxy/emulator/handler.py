@@ -78,7 +78,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         if not self.parse_request():  # has answered
             return
-        if self.request_version != "HTTP/1.1":
+        if self.request_version != "HTTP/1.1" or "close" in self._connection_options():
             self.close_connection = True
         if not _skip_body(
             cast(BinaryIO, self.rfile), self.headers.get_all("transfer-encoding"), self._length()
@@ -94,6 +94,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """http.server's own log: not used."""
+
+    def _connection_options(self) -> list[str]:
+        # http.server takes `close` only where it stands alone; libwww-perl sends `TE, close`.
+        values = ",".join(self.headers.get_all("connection", []))
+        return [option.strip().lower() for option in values.split(",")]
 
     def _length(self) -> str | None:
         lengths = self.headers.get_all("content-length")

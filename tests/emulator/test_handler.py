@@ -53,6 +53,7 @@ def test_pipelined_requests_are_answered_in_order(client: Any) -> None:
         f"GET {PATH} HTTP/1.0\n\n",
         f"GET {PATH} HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
         f"GET {PATH} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        f"GET {PATH} HTTP/1.1\r\nHost: x\r\nConnection: TE, Close\r\n\r\n",
     ],
 )
 def test_the_connection_closes_after_http_1_0_and_on_demand(client: Any, head: str) -> None:
