@@ -33,7 +33,6 @@ BAD_REQUEST = _r("bad-request", 400, "This is not a well-formed HTTP/1.0 or HTTP
 HEAD_TOO_LARGE = _r("head-too-large", 431, "The request head is larger than limits.head.", close=True)
 HEAD_TIMEOUT = _r("head-timeout", 408, "The request did not arrive within limits.head_timeout.", close=True)
 FOLDED_HEADER = _r("folded-header", 400, "Folded header lines are refused.", close=True)
-STRAY_BYTE = _r("stray-byte", 400, "NUL and lone CR bytes in a request head are refused.", close=True)
 DUPLICATE_HEADER = _r("duplicate-header", 400, "This header may stand only once in a request.", close=True)
 HOP_TOKEN = _r("hop-token", 400, "A token header named in Connection is refused.", close=True)
 FRAMING = _r(

@@ -22,7 +22,6 @@ from imds_proxy.errors import (
     HOP_TOKEN,
     METHOD,
     METHOD_OVERRIDE,
-    STRAY_BYTE,
     TARGET_LENGTH,
     TARGET_QUERY,
     TOKEN_PATH,
@@ -36,7 +35,6 @@ _MAX_HEADERS = 100
 _MEMO_HEAD = 2048  # bytes; larger heads are parsed each time
 _EMPTY_CHUNKED = b"0\r\n\r\n"
 _FOLD = re.compile(rb"\n[ \t]")
-_STRAY = re.compile(rb"\x00|\r(?!\n)")
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 _LENGTHS = re.compile(rb"(?i)\ncontent-length[ \t]*:([^\n]*)")
 _OVERRIDES = frozenset({b"x-http-method-override", b"x-http-method", b"x-method-override"})
@@ -143,6 +141,8 @@ class RequestReader:
             stop = end + 4 if end >= 0 else len(self._buffer)
         else:
             stop = len(self._buffer)
+        if stop == self._fed:  # nothing new, and h11 would read no bytes as the end of the connection
+            return Signal.NEED_DATA
         # h11 is given one head where its end is plain, so that a pipeline is not copied once a request.
         self._parser.receive_data(bytes(self._buffer[self._fed : stop]))
         self._fed = stop
@@ -202,11 +202,9 @@ class RequestReader:
 
 
 def _scan(head: bytes) -> None:
-    """Refuses what h11 lets pass in silence: folded lines, stray bytes, merged lengths."""
+    """Refuses what h11 lets pass in silence: folded lines, merged lengths."""
     if _FOLD.search(head):
         raise Refused(FOLDED_HEADER)
-    if _STRAY.search(head):
-        raise Refused(STRAY_BYTE)
     lengths = _LENGTHS.findall(head)
     if len(lengths) > 1 or (lengths and b"," in lengths[0]):
         raise Refused(DUPLICATE_HEADER, "content-length")

@@ -57,7 +57,7 @@ class Seal:
         """A token for `identity` (any bytes, hashed), valid until `expires` (seconds, CLOCK_BOOTTIME)."""
         body = _BODY.pack(_VERSION, nonce, _short_hash(identity), int(expires * 1000))
         mac = hmac.new(self.key, body, hashlib.sha256).digest()
-        return base64.urlsafe_b64encode(body + mac).rstrip(b"=").decode("ascii")
+        return _text(body + mac)
 
     def open(self, token: str, now: float) -> bytes | None:
         """The hash of the identity it was minted for; None when forged, foreign or expired."""
@@ -65,7 +65,8 @@ class Seal:
             raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
         except (binascii.Error, ValueError):
             return None
-        if len(raw) != _BODY.size + _MAC:
+        # The last character has spare bits, which a decoder drops: only one spelling is the token.
+        if len(raw) != _BODY.size + _MAC or _text(raw) != token:
             return None
         body, mac = raw[: _BODY.size], raw[_BODY.size :]
         if not hmac.compare_digest(mac, hmac.new(self.key, body, hashlib.sha256).digest()):
@@ -78,6 +79,10 @@ class Seal:
     def is_for(self, sealed_identity: bytes, identity: bytes) -> bool:
         """Whether the hash out of `open` is that of `identity`."""
         return hmac.compare_digest(sealed_identity, _short_hash(identity))
+
+
+def _text(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
 
 
 def _short_hash(identity: bytes) -> bytes:
