@@ -150,9 +150,12 @@ class CallerConnection(asyncio.Protocol):
             self._transport.abort() if self._blocked else self._transport.close()
 
     def drain(self) -> None:
-        """Closes when what is being answered is answered."""
+        """The next answer is the last."""
         self._draining = True
-        if self.idle and self._transport is not None:
+
+    def close_if_idle(self) -> None:
+        """Closes unless a request is being answered, or may be once its caller is known."""
+        if self.idle and self._peer is not None and self._transport is not None:
             self._transport.close()
 
     def check_times(self, now: float) -> None:

@@ -23,6 +23,7 @@ from imds_proxy.server.state import GrantFile, boot_id
 
 _BACKLOG = 4096
 _SWEEP = 1.0  # seconds between checks of time limits and writes of grants
+_LAST_READ = 0.02  # seconds: some turns of the loop
 _SPARE_FILES = 128
 
 
@@ -80,9 +81,7 @@ async def _serve(config: Config, log: Log) -> int:
     await stop.wait()
 
     log.event("draining", "stopping: answering what was asked, accepting nothing new")
-    for server in servers:
-        server.close()
-    await _drain(daemon, config.limits.drain)
+    await _drain(daemon, servers, config.limits.drain)
     for task in (probing, sweeping):
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -102,10 +101,17 @@ async def _listen(daemon: Daemon, address: Address) -> asyncio.Server:
     )
 
 
-async def _drain(daemon: Daemon, seconds: float) -> None:
+async def _drain(daemon: Daemon, servers: list[asyncio.Server], seconds: float) -> None:
     until = boottime() + seconds
+    # What callers sent before they could know may lie unread in the kernel: it is accepted, read, answered.
+    await asyncio.sleep(_LAST_READ)
+    for server in servers:
+        server.close()
     for connection in daemon.register:
         connection.drain()
+    await asyncio.sleep(_LAST_READ)
+    for connection in daemon.register:
+        connection.close_if_idle()
     while len(daemon.register) and boottime() < until:  # noqa: ASYNC110  (bounded; the register is pure)
         await asyncio.sleep(0.01)
 

@@ -57,6 +57,23 @@ def test_sigterm_answers_what_was_asked_and_accepts_nothing_new(hardened: Emulat
             socket.create_connection((proxy.host, proxy.port), 1)
 
 
+def test_what_lay_unread_when_sigterm_came_is_answered(hardened: Emulator) -> None:
+    request = b"GET /latest/meta-data/mac HTTP/1.1\r\nHost: 100.100.100.200\r\n\r\n"
+    with running_proxy(hardened.address) as proxy:
+        assert proxy.get(MAC).status == 200
+        held = [socket.create_connection((proxy.host, proxy.port)) for _ in range(20)]
+        proxy.process.send_signal(signal.SIGSTOP)
+        held += [socket.create_connection((proxy.host, proxy.port)) for _ in range(20)]  # not yet accepted
+        for one in held:
+            one.sendall(request)
+        proxy.process.terminate()
+        proxy.process.send_signal(signal.SIGCONT)
+        for one in held:
+            with one, one.makefile("rb") as answer:
+                assert answer.readline() == b"HTTP/1.1 200 OK\r\n"
+        assert proxy.process.wait(10) == 0
+
+
 def test_idle_connections_do_not_hold_up_the_drain(hardened: Emulator) -> None:
     with running_proxy(hardened.address) as proxy:
         held = [socket.create_connection((proxy.host, proxy.port)) for _ in range(20)]
