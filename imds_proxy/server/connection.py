@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Coroutine, Hashable, MutableMapping
+from collections.abc import Callable, Coroutine, Hashable, Iterable, MutableMapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, cast
@@ -23,6 +23,7 @@ from imds_proxy.server.connections import ConnectionRegister
 from imds_proxy.server.service import Peer, Service
 
 _MAX_BUFFERED = 65536  # bytes of requests that wait for their turn
+_LINGER = 1.0  # seconds for a refused caller to read why
 
 
 class Attribution(Protocol):
@@ -82,7 +83,7 @@ class CallerConnection(asyncio.Protocol):
         self._task: asyncio.Task[Any] | None = None
         self._current: Request | None = None
         self._blocked = False
-        self._draining = self._ended = self._paused = False
+        self._draining = self._ended = self._paused = self._lingering = False
         self._since = self._arrived = 0.0
 
     @property
@@ -95,7 +96,9 @@ class CallerConnection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._since = self._arrived = self._shared.clock()
         if not self._shared.register.admit(self):
-            self._say_and_close(refusal_answer(TOO_MANY_CONNECTIONS))
+            transport = self._transport
+            transport.write(refusal_answer(TOO_MANY_CONNECTIONS).encode(head_only=False, keep_alive=False))
+            transport.close()
             return
         accepted = transport.get_extra_info("socket")
         caller = self._shared.attribution.begin(accepted, transport.get_extra_info("peername"))
@@ -107,6 +110,8 @@ class CallerConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes of the caller."""
+        if self._lingering:
+            return
         self._arrived = self._shared.clock()
         if not self._reader.buffered:
             self._since = self._arrived
@@ -122,7 +127,7 @@ class CallerConnection(asyncio.Protocol):
         self._ended = True
         if self._current is not None and self._peer is not None:
             self._shared.service.abandoned(self._peer, self._current)
-        return self._current is not None or self._peer is None or self._blocked
+        return not self._lingering and (self._current is not None or self._peer is None or self._blocked)
 
     def pause_writing(self) -> None:
         """The caller does not read: nothing more is answered until it does."""
@@ -163,7 +168,10 @@ class CallerConnection(asyncio.Protocol):
         if self._transport is None or self._current is not None:
             return
         waited = now - self._since
-        if self._blocked:
+        if self._lingering:
+            if waited > _LINGER:
+                self._transport.abort()
+        elif self._blocked:
             if waited > self._shared.times.write:
                 self._transport.abort()
         elif self._reader.buffered:
@@ -178,6 +186,8 @@ class CallerConnection(asyncio.Protocol):
             self._know(task.result(), accepted)
 
     def _know(self, caller: Caller, accepted: socket.socket) -> None:
+        if self._lingering:
+            return
         if not self._shared.register.assign(self, caller.identity):
             self._say_and_close(refusal_answer(TOO_MANY_CONNECTIONS))
             return
@@ -188,7 +198,7 @@ class CallerConnection(asyncio.Protocol):
     def _advance(self) -> None:
         """Answers what has come, one write for all that needs no waiting."""
         peer, transport = self._peer, self._transport
-        if peer is None or transport is None:
+        if peer is None or transport is None or self._lingering:
             return
         out: list[bytes] = []
         while not self._blocked:
@@ -196,9 +206,7 @@ class CallerConnection(asyncio.Protocol):
                 request = self._reader.next()
             except Refused as error:
                 self._shared.service.events.refused_unread(error.refusal, peer.caller, error.detail)
-                answer = refusal_answer(error.refusal)
-                transport.write(b"".join((*out, answer.encode(head_only=False, keep_alive=False))))
-                transport.close()
+                self._say_and_close(refusal_answer(error.refusal), out)
                 return
             if isinstance(request, Signal):
                 if request is Signal.SEND_CONTINUE:
@@ -211,7 +219,7 @@ class CallerConnection(asyncio.Protocol):
                 self._task.add_done_callback(partial(self._answered, request))
                 break
             out.append(self._encode(request, result))
-            if self._closes_after(request, result):
+            if self._closes_after(request):
                 self._draining = True
                 break
         if out:
@@ -225,7 +233,7 @@ class CallerConnection(asyncio.Protocol):
             return
         answer = task.result()
         self._transport.write(self._encode(request, answer))
-        if self._closes_after(request, answer):
+        if self._closes_after(request):
             self._draining = True
             self._rest()
         else:
@@ -245,17 +253,17 @@ class CallerConnection(asyncio.Protocol):
             self._transport.resume_reading()
 
     def _encode(self, request: Request, answer: Answer) -> bytes:
-        keep = request.keep_alive and not self._draining and not _closes(answer)
-        return answer.encode(head_only=request.method == "HEAD", keep_alive=keep)
+        return answer.encode(head_only=request.method == "HEAD", keep_alive=not self._closes_after(request))
 
-    def _closes_after(self, request: Request, answer: Answer) -> bool:
-        return self._draining or not request.keep_alive or _closes(answer)
+    def _closes_after(self, request: Request) -> bool:
+        return self._draining or not request.keep_alive
 
-    def _say_and_close(self, answer: Answer) -> None:
-        if self._transport is not None:
-            self._transport.write(answer.encode(head_only=False, keep_alive=False))
-            self._transport.close()
-
-
-def _closes(answer: Answer) -> bool:
-    return answer.status in (500, 508)
+    def _say_and_close(self, answer: Answer, before: Iterable[bytes] = ()) -> None:
+        """The last answer. Closes when the caller has closed, or soon: a close at once would be a reset,
+        and take the answer from a caller that is still sending."""
+        if self._transport is None or self._lingering:
+            return
+        self._lingering = self._draining = True
+        self._since = self._shared.clock()
+        self._transport.write(b"".join((*before, answer.encode(head_only=False, keep_alive=False))))
+        self._transport.write_eof()

@@ -112,6 +112,34 @@ def test_a_refusal_names_its_slug_and_closes() -> None:
     assert raw.count(b"HTTP/1.1") == 1
 
 
+def test_a_caller_that_is_still_sending_reads_why_it_was_refused() -> None:
+    """A close with bytes unread would be a reset, and a reset takes the answer away."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, _: Daemon) -> bytes:
+        writer.write(b"GET / HTTP/1.1\r\nX: " + b"a" * 2_000_000 + b"\r\n\r\n")
+        await writer.drain()
+        await asyncio.sleep(0.1)
+        return await reader.read()
+
+    assert conversation(talk).startswith(b"HTTP/1.1 431 ")
+
+
+def test_a_refused_caller_that_does_not_close_is_closed() -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, daemon: Daemon) -> int:
+        writer.write(b"TRACE / HTTP/1.1\r\nHost: 100.100.100.200\r\n\r\n")
+        assert (await reader.read()).startswith(b"HTTP/1.1 405 ")
+        writer.write(b"GET / HTTP/1.1\r\n" * 1000)  # is not read
+        (connection,) = daemon.register
+        assert connection.idle
+        for later in (0.5, 1.5):
+            connection.check_times(daemon.shared.clock() + later)
+            await asyncio.sleep(0.05)
+            assert len(daemon.register) == (1 if later < 1 else 0)
+        return daemon.events.refused
+
+    assert conversation(talk) == 1
+
+
 def test_half_a_head_is_given_up_after_the_head_timeout() -> None:
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, daemon: Daemon) -> bytes:
         writer.write(b"GET /latest")
