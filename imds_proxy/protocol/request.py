@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import MutableMapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 import h11
@@ -52,7 +52,7 @@ class Request:
     target: Target
     item: ItemClass
     host: bytes | None
-    token: str | None
+    token: str | None = field(repr=False)
     ttl: bytes | None
     relayed: bytes | None
     browser: bytes | None

@@ -6,7 +6,7 @@ A raw client stops at 1,024 bytes of head and body and does not de-chunk. Knows 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from http import HTTPStatus
 
@@ -39,7 +39,7 @@ class Answer:
     status: int
     reason: bytes
     headers: tuple[tuple[bytes, bytes], ...]
-    body: bytes
+    body: bytes = field(repr=False)  # may hold credentials
 
     def encode(self, *, head_only: bool, keep_alive: bool) -> bytes:
         """The bytes for the wire; for HEAD the length of the body that a GET would have."""

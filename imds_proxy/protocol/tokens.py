@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import re
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from imds_proxy.errors import TOKEN_TTL, Refused
 from imds_proxy.protocol.profile import Profile
@@ -45,7 +45,7 @@ def token_hash(token: str) -> bytes:
 class Seal:
     """Mints and opens sealed tokens. The key is for one boot of one instance: clones cannot use it."""
 
-    key: bytes
+    key: bytes = field(repr=False)
 
     @classmethod
     def derive(cls, secret: bytes, boot_id: str, instance_id: str) -> Seal:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import errno
 import resource
 import signal
@@ -25,6 +26,7 @@ _BACKLOG = 4096
 _SWEEP = 1.0  # seconds between checks of time limits and writes of grants
 _LAST_READ = 0.02  # seconds: some turns of the loop
 _SPARE_FILES = 128
+_PR_SET_DUMPABLE = 4
 
 
 def run(config: Config) -> int:
@@ -54,6 +56,7 @@ def _loop_runner(log: Log) -> Callable[[Coroutine[Any, Any, int]], int]:
 
 
 async def _serve(config: Config, log: Log) -> int:
+    _keep_secrets_in_memory()
     _raise_file_limit(config, log)
     daemon = build(config, log)
     grants = GrantFile(config.state, boot_id())
@@ -138,13 +141,14 @@ async def _probe(daemon: Daemon, config: Config, log: Log) -> None:
 
 async def _sweep(daemon: Daemon, grants: GrantFile | None, config: Config, log: Log) -> None:
     summarise_at = boottime() + config.log.summary
+    unwritten = False
     while True:
         await asyncio.sleep(_SWEEP)
         now = boottime()
         for connection in daemon.register:
             connection.check_times(now)
         if grants is not None:
-            _save_grants(daemon, grants, log)
+            unwritten = _save_grants(daemon, grants, log, unwritten)
         if now >= summarise_at:
             daemon.events.summarise()
             summarise_at = now + config.log.summary
@@ -169,14 +173,24 @@ def _load_grants(daemon: Daemon, grants: GrantFile, log: Log) -> bool:
     return True
 
 
-def _save_grants(daemon: Daemon, grants: GrantFile, log: Log) -> None:
+def _save_grants(daemon: Daemon, grants: GrantFile, log: Log, said: bool = False) -> bool:
+    """Whether it failed; said once for a row of failures. What is not written, the service itself knows."""
     changes = daemon.book.take_changes()
     if not changes:
-        return
+        return said
     try:
-        grants.append(changes)
+        grants.save(changes, lambda: daemon.book.live(boottime()))
     except OSError as error:
-        log.event("state-unwritten", "hashes of tokens could not be written", detail=_reason(error))
+        if not said:
+            log.event("state-unwritten", "hashes of tokens could not be written", detail=_reason(error))
+        return True
+    return False
+
+
+def _keep_secrets_in_memory() -> None:
+    """No core dump may hold tokens or credentials, and no process of the same user may trace this one."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)  # linux/prctl.h; the limit alone spares pipes
 
 
 def _raise_file_limit(config: Config, log: Log) -> None:

@@ -5,10 +5,12 @@ Never a token. A directory that cannot be written is said once and lived without
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
-from collections.abc import Iterable
+import stat
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from imds_proxy.policy.caller import Identity
@@ -16,6 +18,7 @@ from imds_proxy.policy.tokenbook import Grant
 
 _SCHEMA = 1
 _SECRET_BYTES = 32
+_MAX_LINES = 32768  # twice what the book of tokens holds
 
 
 def boot_id() -> str:
@@ -30,6 +33,7 @@ class GrantFile:
     def __init__(self, directory: Path, boot: str) -> None:
         self.directory = directory
         self._path, self._boot = directory / "tokens.jsonl", boot
+        self._lines = 0
 
     def load(self, now: float) -> list[tuple[bytes, Grant]]:
         """The grants that still hold. A torn last line, or a file of another boot, is passed over.
@@ -37,9 +41,13 @@ class GrantFile:
         Raises OSError when the file is there and cannot be read.
         """
         try:
-            lines = self._path.read_text(encoding="utf-8", errors="replace").splitlines()
+            descriptor = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         except FileNotFoundError:
             return []
+        with os.fdopen(descriptor, encoding="utf-8", errors="replace") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise OSError(errno.EINVAL, "not a regular file")
+            lines = file.read().splitlines()
         if not lines or _object(lines[0]) != {"schema": _SCHEMA, "boot": self._boot}:
             return []
         grants: dict[bytes, Grant] = {}
@@ -52,15 +60,29 @@ class GrantFile:
     def rewrite(self, grants: Iterable[tuple[bytes, Grant]]) -> None:
         """Replaces the file by these grants, whole or not at all. Raises OSError."""
         temporary = self._path.with_suffix(".new")
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        with os.fdopen(
+            os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "w"
+        ) as file:
+            lines = [_line(key, grant) for key, grant in grants]
             file.write(json.dumps({"schema": _SCHEMA, "boot": self._boot}) + "\n")
-            file.writelines(_line(key, grant) for key, grant in grants)
+            file.writelines(lines)
         temporary.replace(self._path)
+        self._lines = len(lines)
 
-    def append(self, grants: Iterable[tuple[bytes, Grant]]) -> None:
-        """Adds grants; the last line of a hash counts. Raises OSError."""
-        with os.fdopen(os.open(self._path, os.O_WRONLY | os.O_APPEND, 0o600), "a") as file:
-            file.write("".join(_line(key, grant) for key, grant in grants))
+    def save(
+        self, changes: Iterable[tuple[bytes, Grant]], live: Callable[[], Iterable[tuple[bytes, Grant]]]
+    ) -> None:
+        """Adds `changes` (the last line of a hash counts); now and then writes only what is `live`.
+
+        A promise grows with every PUT of its caller, so lines add up. Raises OSError.
+        """
+        lines = [_line(key, grant) for key, grant in changes]
+        if self._lines + len(lines) > _MAX_LINES:
+            self.rewrite(live())
+            return
+        with os.fdopen(os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW, 0o600), "a") as file:
+            file.writelines(lines)
+        self._lines += len(lines)
 
 
 def seal_secret(directory: Path) -> bytes:

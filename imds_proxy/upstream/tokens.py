@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cachetools import LRUCache
 
@@ -93,7 +93,7 @@ class TokenService:
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    token: str
+    token: str = field(repr=False)
     renew_at: float
     expires: float
 
@@ -142,13 +142,13 @@ class TokenKeeper:
 class Issued:
     """A token for a caller, and until when it is promised here (seconds, CLOCK_BOOTTIME)."""
 
-    token: str
+    token: str = field(repr=False)
     promised_until: float
 
 
 @dataclass(frozen=True, slots=True)
 class _Lent:
-    token: str
+    token: str = field(repr=False)
     expires: float
     asked: int  # seconds of life that the service was asked for
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import signal
 import socket
@@ -135,6 +136,34 @@ def test_state_that_cannot_be_written_is_said_and_lived_without(hardened: Emulat
         token = proxy.put_token(60).body.decode()
         assert proxy.get(MAC, token).status == 200
         assert "state-unusable" in [line["event"] for line in proxy.log()]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 KiB."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(tmp_path)], check=True)
+    yield tmp_path
+    subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+@pytest.mark.root
+def test_a_full_disk_is_said_once_and_costs_no_caller(hardened: Emulator, small_disk: Path) -> None:
+    with running_proxy(hardened.address, state=small_disk) as proxy:
+        wait_for((small_disk / "tokens.jsonl").exists)
+        # Other files first, then what is left of the hashes' own block.
+        for name in ("filler", "tokens.jsonl"):
+            with contextlib.suppress(OSError), (small_disk / name).open("ab", buffering=0) as file:
+                while file.write(b"\n" * 1024):
+                    pass
+        tokens = []
+        for ttl in (60, 70, 80):
+            tokens.append(proxy.put_token(ttl).body.decode())
+            time.sleep(1.1)
+        assert [proxy.get(MAC, token).status for token in tokens] == [200] * 3
+        said = [line for line in proxy.log() if line["event"] == "state-unwritten"]
+        assert [line["detail"] for line in said] == ["No space left on device"]
+    with running_proxy(hardened.address, state=small_disk) as proxy:
+        assert proxy.get(MAC, tokens[0]).status == 200  # the service itself knows it
 
 
 def test_a_thousand_callers_at_cold_start_cause_one_token_put(hardened: Emulator) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -19,7 +20,7 @@ GRANT = (b"h" * 32, Grant(Identity(1000, unit="a.service"), 500.0))
 def test_grants_survive_a_restart(tmp_path: Path) -> None:
     file = GrantFile(tmp_path, "boot")
     file.rewrite([])
-    file.append([GRANT])
+    file.save([GRANT], live=list)
     assert GrantFile(tmp_path, "boot").load(now=100.0) == [GRANT]
 
 
@@ -27,8 +28,19 @@ def test_the_last_promise_counts_and_expired_ones_are_forgotten(tmp_path: Path) 
     file = GrantFile(tmp_path, "boot")
     longer = (GRANT[0], Grant(GRANT[1].identity, 900.0))
     file.rewrite([GRANT])
-    file.append([longer, (b"x" * 32, Grant(Identity(0), 99.0))])
+    file.save([longer, (b"x" * 32, Grant(Identity(0), 99.0))], live=list)
     assert file.load(now=100.0) == [longer]
+
+
+def test_the_file_does_not_grow_with_every_promise(tmp_path: Path) -> None:
+    """A caller that asks for a token each second for a month."""
+    file = GrantFile(tmp_path, "boot")
+    file.rewrite([])
+    for batch in range(100):
+        promises = [(GRANT[0], Grant(GRANT[1].identity, float(batch * 1000 + n))) for n in range(1000)]
+        file.save(promises, live=lambda latest=promises[-1]: [latest])  # type: ignore[misc]
+    assert len((tmp_path / "tokens.jsonl").read_text().splitlines()) < 40_000
+    assert file.load(now=0.0) == [(GRANT[0], Grant(GRANT[1].identity, 99_999.0))]
 
 
 def test_grants_of_another_boot_mean_nothing(tmp_path: Path) -> None:
@@ -48,6 +60,17 @@ def test_a_torn_or_forged_line_is_passed_over(tmp_path_factory: pytest.TempPathF
     with (directory / "tokens.jsonl").open("ab") as raw:
         raw.write(tail)
     assert GRANT in file.load(now=0.0)
+
+
+@pytest.mark.parametrize("device", ["/dev/zero", "/dev/full"])
+def test_what_is_no_regular_file_is_not_read(tmp_path: Path, device: str) -> None:
+    (tmp_path / "tokens.jsonl").symlink_to(device)
+    with pytest.raises(OSError, match="symbolic"):
+        GrantFile(tmp_path, "boot").load(now=0.0)
+    (tmp_path / "tokens.jsonl").unlink()
+    os.mkfifo(tmp_path / "tokens.jsonl")
+    with pytest.raises(OSError, match="regular"):
+        GrantFile(tmp_path, "boot").load(now=0.0)
 
 
 def test_the_files_are_their_owners_only(tmp_path: Path) -> None:
