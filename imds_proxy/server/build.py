@@ -140,5 +140,7 @@ def _hosts(local: tuple[str, int] | None, profile: Profile, extra: tuple[str, ..
         names.append((str(mapped or address), local[1]))
     hosts = {name.lower() for name in extra}
     for name, port in names:
-        hosts |= {_bracketed(name), f"{_bracketed(name)}:{port}"}
+        hosts.add(f"{_bracketed(name)}:{port}")
+        if port == profile.port:  # the port that no port means: HTTP's own
+            hosts.add(_bracketed(name))
     return frozenset(host.encode("ascii") for host in hosts)
