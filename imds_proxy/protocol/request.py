@@ -101,6 +101,11 @@ class RequestReader:
         """Bytes received and not yet part of a request."""
         return len(self._buffer)
 
+    @property
+    def partial(self) -> bool:
+        """Whether a request has begun to come and is not whole."""
+        return bool(self._buffer or self._pending)
+
     def feed(self, data: bytes) -> None:
         """Takes bytes from the caller."""
         if not self.ended:
@@ -108,7 +113,7 @@ class RequestReader:
 
     def next(self) -> Request | Signal:
         """The next request, or what is needed for it. Raises Refused; the connection is then over."""
-        if self.ended or not (self._buffer or self._pending):
+        if self.ended or not self.partial:
             return Signal.NEED_DATA
         try:
             request = self._read_body() if self._pending else self._read_head()

@@ -113,7 +113,7 @@ class CallerConnection(asyncio.Protocol):
         if self._lingering:
             return
         self._arrived = self._shared.clock()
-        if not self._reader.buffered:
+        if not self._reader.partial:
             self._since = self._arrived
         self._reader.feed(data)
         if self._current is None and self._peer is not None:
@@ -174,7 +174,7 @@ class CallerConnection(asyncio.Protocol):
         elif self._blocked:
             if waited > self._shared.times.write:
                 self._transport.abort()
-        elif self._reader.buffered:
+        elif self._reader.partial:
             if waited > self._shared.times.head:
                 self._say_and_close(refusal_answer(HEAD_TIMEOUT))
         elif waited > self._shared.times.idle:
@@ -246,7 +246,8 @@ class CallerConnection(asyncio.Protocol):
         if self._draining or (self._ended and not self._blocked):
             self._transport.close()
             return
-        self._since = self._shared.clock()
+        if not self._reader.partial:  # else its time counts from its first byte
+            self._since = self._shared.clock()
         self._shared.register.touch(self)
         if self._paused:
             self._paused = False
