@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import random
+import secrets
 import socket
 import time
 from collections.abc import Callable
@@ -57,7 +58,8 @@ class Daemon:
 
 
 def build(config: Config, log: Log, clock: Callable[[], float] = boottime) -> Daemon:
-    """The daemon for a configuration; opens the netlink socket, nothing else."""
+    """The daemon for a configuration; opens the netlink socket, and reads or makes the seal's
+    secret."""
     profile = PROFILES[config.provider]
     upstream = config.upstream
     jitter = random.SystemRandom().random
@@ -79,7 +81,8 @@ def build(config: Config, log: Log, clock: Callable[[], float] = boottime) -> Da
     book = TokenBook()
     tokens: TokenMaker
     if config.tokens == "sealed":
-        tokens = SealedTokens(partial(_make_seal, reader, profile, config.state), clock)
+        secret = _seal_secret(config.state, log)
+        tokens = SealedTokens(partial(_make_seal, reader, profile, secret), clock)
     else:
         tokens = RealTokens(TokenIssuer(token_service, profile, clock), book)
     foreign = ForeignDesk(reader, ForeignTokens(), profile, clock)
@@ -105,12 +108,21 @@ def build(config: Config, log: Log, clock: Callable[[], float] = boottime) -> Da
     return Daemon(shared, register, attribution, pool, foreign, tokens, book, events)
 
 
-async def _make_seal(reader: ServiceReader, profile: Profile, state: Path) -> Seal:
+def _seal_secret(state: Path, log: Log) -> bytes:
+    """The machine's secret; one for this run only where the state directory is not usable, said once."""
+    try:
+        return seal_secret(state)
+    except (OSError, ValueError) as error:
+        log.event("state-unusable", "sealed tokens will end with this run of the proxy", detail=str(error))
+        return secrets.token_bytes(32)
+
+
+async def _make_seal(reader: ServiceReader, profile: Profile, secret: bytes) -> Seal:
     target = canonical_target(profile.instance_id_path.encode("ascii"))
     answer = await reader.read(target, ItemClassifier(profile).classify(target), lambda _: False)
     if answer.status != 200:
         raise Refused(UPSTREAM_BROKEN, f"the instance id was answered {answer.status}")
-    return Seal.derive(seal_secret(state), boot_id(), answer.body.decode("latin-1").strip())
+    return Seal.derive(secret, boot_id(), answer.body.decode("latin-1").strip())
 
 
 def _bracketed(host: str) -> str:

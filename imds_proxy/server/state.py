@@ -18,6 +18,8 @@ from imds_proxy.policy.tokenbook import Grant
 
 _SCHEMA = 1
 _SECRET_BYTES = 32
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+_REPLACE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
 _MAX_LINES = 32768  # twice what the book of tokens holds
 
 
@@ -41,7 +43,7 @@ class GrantFile:
         Raises OSError when the file is there and cannot be read.
         """
         try:
-            descriptor = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            descriptor = os.open(self._path, _READ)
         except FileNotFoundError:
             return []
         with os.fdopen(descriptor, encoding="utf-8", errors="replace") as file:
@@ -60,9 +62,7 @@ class GrantFile:
     def rewrite(self, grants: Iterable[tuple[bytes, Grant]]) -> None:
         """Replaces the file by these grants, whole or not at all. Raises OSError."""
         temporary = self._path.with_suffix(".new")
-        with os.fdopen(
-            os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "w"
-        ) as file:
+        with os.fdopen(os.open(temporary, _REPLACE, 0o600), "w") as file:
             lines = [_line(key, grant) for key, grant in grants]
             file.write(json.dumps({"schema": _SCHEMA, "boot": self._boot}) + "\n")
             file.writelines(lines)
@@ -91,18 +91,16 @@ def seal_secret(directory: Path) -> bytes:
     Raises OSError when it can neither be read nor made, ValueError when it is not whole.
     """
     path = directory / "seal.key"
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        secret = path.read_bytes()
-    else:
-        secret = secrets.token_bytes(_SECRET_BYTES)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(secret)
+    if not path.exists():
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        temporary = path.with_suffix(".new")
+        with os.fdopen(os.open(temporary, _REPLACE, 0o600), "wb") as file:
+            file.write(secrets.token_bytes(_SECRET_BYTES))
+        temporary.replace(path)
+    with os.fdopen(os.open(path, _READ), "rb") as file:
+        secret = file.read(_SECRET_BYTES + 1)
     if len(secret) != _SECRET_BYTES:
-        raise ValueError(
-            f"{path}: {len(secret)} bytes, {_SECRET_BYTES} are needed; remove it to make another"
-        )
+        raise ValueError(f"{path}: not {_SECRET_BYTES} bytes; remove it to make another")
     return secret
 
 

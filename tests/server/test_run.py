@@ -131,8 +131,9 @@ def test_sealed_tokens_survive_a_restart_and_cost_no_call_upstream(
         assert proxy.get(MAC, token).status == 200
 
 
-def test_state_that_cannot_be_written_is_said_and_lived_without(hardened: Emulator) -> None:
-    with running_proxy(hardened.address, {"state": "/proc/nowhere"}) as proxy:
+@pytest.mark.parametrize("tokens", ["real", "sealed"])
+def test_state_that_cannot_be_written_is_said_and_lived_without(hardened: Emulator, tokens: str) -> None:
+    with running_proxy(hardened.address, {"state": "/proc/nowhere", "tokens": tokens}) as proxy:
         token = proxy.put_token(60).body.decode()
         assert proxy.get(MAC, token).status == 200
         assert "state-unusable" in [line["event"] for line in proxy.log()]

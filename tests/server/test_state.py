@@ -86,7 +86,7 @@ def test_the_secret_is_made_once(tmp_path: Path) -> None:
 
 def test_a_cut_secret_is_said_not_used(tmp_path: Path) -> None:
     (tmp_path / "seal.key").write_bytes(b"short")
-    with pytest.raises(ValueError, match=r"seal\.key: 5 bytes"):
+    with pytest.raises(ValueError, match=r"seal\.key: not 32 bytes"):
         seal_secret(tmp_path)
 
 
