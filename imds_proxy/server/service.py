@@ -6,8 +6,10 @@ Ties policy to upstream; knows nothing of bytes on a connection.
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections.abc import Callable, Container, Coroutine, Hashable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from cachetools import LRUCache
@@ -181,7 +183,7 @@ class Service:
         except Refused as error:
             return self._refuse(request, peer, session, error)
         except Exception as error:  # a defect of ours: one request fails, the daemon goes on
-            return self._refuse(request, peer, session, Refused(INTERNAL, type(error).__name__))
+            return self._refuse(request, peer, session, Refused(INTERNAL, _where(error)))
         self._record(request, peer, session, answer.status, None, would_refuse)
         return answer
 
@@ -216,6 +218,12 @@ class Service:
 def _token_answer(token: str) -> Answer:
     # No newline: clients use the body as it is (CLIENTS).
     return plain(200, token.encode("latin-1"))
+
+
+def _where(error: Exception) -> str:
+    # Not the error's own text, which may quote a secret.
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} in {Path(frame.filename).name}, line {frame.lineno}"
 
 
 def _look_at(task: asyncio.Task[Any]) -> None:
