@@ -69,8 +69,8 @@ def make_clients(cache: Path, scripts: Path) -> tuple[Client, ...]:
     curl = shutil.which("curl")
     if curl is None:
         raise Missing("curl is missing: apt-get install curl (or your system's way)")
-    old = _environment(cache / "sdk-0.3.2", ("alibabacloud-credentials==0.3.2", "setuptools<81"))
-    new = _environment(cache / "sdk-newest", ("alibabacloud-credentials>=1.0.12",))
+    old = python_environment(cache / "sdk-0.3.2", ("alibabacloud-credentials==0.3.2", "setuptools<81"))
+    new = python_environment(cache / "sdk-newest", ("alibabacloud-credentials>=1.0.12",))
     for name, text in {
         "curl-v2.sh": _CURL_V2,
         "read-role-with-urllib.py": _URLLIB,
@@ -119,7 +119,8 @@ def call(client: Client, environment: dict[str, str], place: str | None) -> tupl
     return done.returncode == 0, (done.stdout if done.returncode == 0 else done.stderr).strip()
 
 
-def _environment(directory: Path, packages: tuple[str, ...]) -> Path:
+def python_environment(directory: Path, packages: tuple[str, ...]) -> Path:
+    """An environment of this Python in `directory`-pyX.Y with `packages`, built once. Raises Missing."""
     directory = directory.with_name(f"{directory.name}-py{sys.version_info[0]}.{sys.version_info[1]}")
     done = directory / "complete"
     if done.exists() and (directory / "bin/python").exists():

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from imds_proxy.emulator.service import Emulator
+from lab import metadata_lab
 from proxy import Proxy, running_proxy
 
 ROLE = "/latest/meta-data/ram/security-credentials/demo-role"
@@ -70,14 +71,17 @@ def page_server(page: str) -> http.server.ThreadingHTTPServer:
 
 def rendered(chromium: str, url: str, home: Path, *flags: str) -> str:
     """The page as text once its scripts have run."""
-    words = [
+    done = subprocess.run(browse(chromium, url, home, *flags), capture_output=True, text=True, timeout=90)
+    return done.stdout
+
+
+def browse(chromium: str, url: str, home: Path, *flags: str) -> list[str]:
+    return [
         *(chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
         *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
         *("--disable-dev-shm-usage", f"--user-data-dir={home}", "--virtual-time-budget=4000", *flags),
         *("--dump-dom", url),
     ]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=90)
-    return done.stdout
 
 
 def refused(proxy: Proxy) -> dict[str, set[str]]:
@@ -135,3 +139,35 @@ def test_12_a_name_rebound_to_the_proxys_address_reads_nothing(
     assert "AccessKey" not in text
     assert "imds-proxy: host" in text
     assert json.dumps(sorted(refused(served_proxy))) == '["host"]'
+
+
+@pytest.mark.clients
+@pytest.mark.slow
+@pytest.mark.root
+def test_13_at_the_true_address_where_a_browser_sends_no_fetch_metadata_it_reads_nothing(
+    chromium: str, tmp_path: Path
+) -> None:
+    """To an address that is not trustworthy go no Sec-Fetch headers: the agent alone tells the iframe."""
+    (tmp_path / "index.html").write_text(PAGE.format(base="http://100.100.100.200", role=ROLE))
+    with metadata_lab("--http-tokens", "required") as lab, lab.proxy() as sessions:
+        words = lab.words("python3", "-m", "http.server", "8000", "--directory", str(tmp_path))
+        pages = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            lab.run(
+                "curl", "-sf", "--retry", "20", "--retry-connrefused", "--retry-delay", "1", "127.0.0.1:8000"
+            )
+            page = lab.run(*browse(chromium, "http://127.0.0.1:8000/", tmp_path / "a")).stdout
+            itself = lab.run(*browse(chromium, f"http://100.100.100.200{ROLE}", tmp_path / "b")).stdout
+                *browse(chromium, "http://100.100.100.200/latest/meta-data/", tmp_path / "c")
+            ).stdout
+        finally:
+            pages.kill()
+            pages.wait()
+    assert "a picture of a cat" in page
+    assert "AccessKey" not in page + itself
+    assert "imds-proxy: browser" in itself
+    assert sum(sessions.kinds.values()) > 0
+    assert {event.get("slug") for event in sessions.events if event["event"] == "refused"} >= {
+        "browser",
+        "method",
+    }
