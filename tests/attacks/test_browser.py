@@ -158,8 +158,6 @@ def test_13_at_the_true_address_where_a_browser_sends_no_fetch_metadata_it_reads
             )
             page = lab.run(*browse(chromium, "http://127.0.0.1:8000/", tmp_path / "a")).stdout
             itself = lab.run(*browse(chromium, f"http://100.100.100.200{ROLE}", tmp_path / "b")).stdout
-                *browse(chromium, "http://100.100.100.200/latest/meta-data/", tmp_path / "c")
-            ).stdout
         finally:
             pages.kill()
             pages.wait()
