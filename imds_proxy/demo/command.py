@@ -26,10 +26,11 @@ from imds_proxy.demo.clients import (
     make_clients,
 )
 from imds_proxy.demo.namespace import entry_command, take_address
-from imds_proxy.demo.processes import serving
+from imds_proxy.demo.processes import leaving_none, serving
 from imds_proxy.ledger.report import Report, render_table
 
 _EMULATE = ("emulate", "--http-tokens", "required", "--role", ROLE, "--listen")
+_INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 _TTL = "X-aliyun-ecs-metadata-token-ttl-seconds"
 _TOKEN = "X-aliyun-ecs-metadata-token"  # noqa: S105  (a header's name)
 
@@ -47,28 +48,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0 when every client did as expected; 1 otherwise, or when something is missing."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in _INTERRUPTS:
+        signal.signal(number, _interrupt)
     cache = (
         args.cache or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "imds-proxy" / "demo"
     )
     try:
-        if args.inside:
-            take_address(SERVICE)
-            return _play(cache, Path(args.inside), own_address=True)
-        with tempfile.TemporaryDirectory(prefix="imds-proxy-demo-") as directory:
-            make_clients(cache, Path(directory))
-            if any(name.lower() in ("http_proxy", "all_proxy") for name in os.environ):
-                print("note: HTTP proxy variables are set; the clients run without them")
-            words = None if args.no_namespace else entry_command()
-            if words is None:
-                print("on loopback ports, with the SDK's address patched from outside\n")
-                return _play(cache, Path(directory), own_address=False)
-            print(f"in a namespace of its own, where {SERVICE} is real; nothing of the host is touched\n")
-            sys.stdout.flush()
-            return _inside(words, cache, directory)
+        with leaving_none():
+            return _run(args, cache)
     except (Missing, RuntimeError, OSError) as error:
         print(f"imds-proxy demo: {error}", file=sys.stderr)
         return 1
+
+
+def _run(args: argparse.Namespace, cache: Path) -> int:
+    if args.inside:
+        take_address(SERVICE)
+        return _play(cache, Path(args.inside), own_address=True)
+    with tempfile.TemporaryDirectory(prefix="imds-proxy-demo-") as directory:
+        make_clients(cache, Path(directory))
+        if any(name.lower() in ("http_proxy", "all_proxy") for name in os.environ):
+            print("note: HTTP proxy variables are set; the clients run without them")
+        words = None if args.no_namespace else entry_command()
+        if words is None:
+            print("on loopback ports, with the SDK's address patched from outside\n")
+            return _play(cache, Path(directory), own_address=False)
+        print(f"in a namespace of its own, where {SERVICE} is real; nothing of the host is touched\n")
+        sys.stdout.flush()
+        return _inside(words, cache, directory)
 
 
 def _inside(words: tuple[str, ...], cache: Path, directory: str) -> int:
@@ -158,4 +165,7 @@ def _short(said: str) -> str:
 
 
 def _interrupt(number: int, frame: object) -> None:
+    # Once: a second one would end the cleaning up that the first began.
+    for each in _INTERRUPTS:
+        signal.signal(each, signal.SIG_IGN)
     raise KeyboardInterrupt

@@ -2,14 +2,43 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+_CHILDREN = Path("/proc/thread-self/children")
 _LISTENING = re.compile(r"listening on http://(\S+)\n")
+
+
+@contextmanager
+def leaving_none() -> Iterator[None]:
+    """Ends, whatever happens, every process that was begun inside, also one whose own parent has ended.
+
+    An interrupt can come between a fork and the line that notes it.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    before = set(_children())
+    try:
+        yield
+    finally:
+        while left := set(_children()) - before:
+            for pid in left:
+                os.kill(pid, signal.SIGKILL)  # not yet waited for, so the number is still its own
+                os.waitpid(pid, 0)
+
+
+def _children() -> list[int]:
+    try:
+        return [int(pid) for pid in _CHILDREN.read_text(encoding="ascii").split()]
+    except OSError:  # a kernel without CONFIG_PROC_CHILDREN
+        return []
 
 
 @contextmanager
