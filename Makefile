@@ -9,6 +9,7 @@ SOURCES := $(shell find imds_proxy -name '*.py') pyproject.toml README.md
 .PHONY: demo test lint unit bench clean
 
 demo: $(VENV)/wheel-installed
+	packaging/system-packages.sh curl unshare
 	$(BIN)/imds-proxy demo
 
 test: lint unit
