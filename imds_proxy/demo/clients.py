@@ -84,12 +84,12 @@ def make_clients(cache: Path, scripts: Path) -> tuple[Client, ...]:
         Client("curl, hardened mode", ("/bin/sh", str(scripts / "curl-v2.sh")), True),
         Client("Python urllib script", (sys.executable, str(scripts / "read-role-with-urllib.py")), False),
         Client(
-            f"alibabacloud-credentials {_version(old)}",
+            f"alibabacloud-credentials {release(old)}",
             (str(old / "bin/python"), str(scripts / "read-role-with-old-sdk.py")),
             False,
         ),
         Client(
-            f"alibabacloud-credentials {_version(new)}",
+            f"alibabacloud-credentials {release(new)}",
             (str(new / "bin/python"), str(scripts / "read-role-with-new-sdk.py")),
             True,
         ),
@@ -148,6 +148,9 @@ def python_environment(directory: Path, packages: tuple[str, ...]) -> Path:
     return directory
 
 
-def _version(directory: Path) -> str:
-    found = sorted(directory.glob("lib/python*/site-packages/alibabacloud_credentials-*.dist-info"))
-    return found[0].name.removesuffix(".dist-info").rpartition("-")[2] if found else "?"
+def release(directory: Path) -> str:
+    """The release of alibabacloud-credentials in an environment, `?` where none is found."""
+    # An old pip leaves NAME-VERSION-pyX.Y.egg-info.
+    for found in directory.glob("lib/python*/site-packages/alibabacloud_credentials-*-info"):
+        return found.name.split("-")[1].removesuffix(".dist")
+    return "?"
