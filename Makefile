@@ -27,14 +27,14 @@ unit: $(VENV)/wheel-installed $(VENV)/tools-installed $(VENV)/system-packages
 bench: $(VENV)/wheel-installed $(VENV)/system-packages
 	$(BIN)/python bench/run.py
 
-$(BIN)/python:
+$(VENV)/created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
 		|| { echo "imds-proxy needs Python 3.10 or newer: make PYTHON=python3.11 …" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV) \
 		|| { echo "Python's venv module is missing: apt-get install python3-venv" >&2; rm -rf $(VENV); exit 1; }
 	@touch $@
 
-$(VENV)/wheel-installed: $(BIN)/python $(SOURCES)
+$(VENV)/wheel-installed: $(VENV)/created $(SOURCES)
 	rm -rf build/wheel
 	$(BIN)/pip install --quiet --disable-pip-version-check build
 	$(BIN)/python -m build --wheel --outdir build/wheel .
@@ -46,7 +46,7 @@ $(VENV)/tools-installed: $(VENV)/wheel-installed
 	wheel=$$(ls build/wheel/*.whl); $(BIN)/pip install --quiet --disable-pip-version-check "$$wheel[test,lint]"
 	@touch $@
 
-$(VENV)/system-packages: packaging/system-packages.sh | $(BIN)/python
+$(VENV)/system-packages: packaging/system-packages.sh | $(VENV)/created
 	packaging/system-packages.sh
 	@touch $@
 

@@ -21,9 +21,9 @@ from imds_proxy.policy.decision import Policy
 from imds_proxy.policy.sensitive import SensitivePaths
 from imds_proxy.policy.tokenbook import ForeignTokens, TokenBook
 from imds_proxy.protocol.items import ItemClassifier
-from imds_proxy.protocol.profile import PROFILES, Profile
+from imds_proxy.protocol.profile import PROFILES, ItemClass, Profile
 from imds_proxy.protocol.request import HeadRules
-from imds_proxy.protocol.target import canonical_target
+from imds_proxy.protocol.target import Target, canonical_target
 from imds_proxy.protocol.tokens import Seal
 from imds_proxy.server.attribution import BoundedAttribution
 from imds_proxy.server.connection import CallerConnection, Memos, Shared, Times
@@ -61,6 +61,9 @@ def build(config: Config, log: Log, clock: Callable[[], float] = boottime) -> Da
     """The daemon for a configuration; opens the netlink socket, and reads or makes the seal's
     secret."""
     profile = PROFILES[config.provider]
+    classifier = ItemClassifier(profile)
+    target = canonical_target(profile.instance_id_path.encode("ascii"))
+    instance_id = (target, classifier.classify(target))
     upstream = config.upstream
     jitter = random.SystemRandom().random
     limits = PoolLimits(
@@ -82,10 +85,10 @@ def build(config: Config, log: Log, clock: Callable[[], float] = boottime) -> Da
     tokens: TokenMaker
     if config.tokens == "sealed":
         secret = _seal_secret(config.state, log)
-        tokens = SealedTokens(partial(_make_seal, reader, profile, secret), clock)
+        tokens = SealedTokens(partial(_make_seal, reader, instance_id, secret), clock)
     else:
         tokens = RealTokens(TokenIssuer(token_service, profile, clock), book)
-    foreign = ForeignDesk(reader, ForeignTokens(), profile, clock)
+    foreign = ForeignDesk(reader, ForeignTokens(), instance_id, clock)
     policy = Policy(
         config.mode, config.policy.enforcement == "enforce", SensitivePaths(config.policy.sensitive)
     )
@@ -96,7 +99,7 @@ def build(config: Config, log: Log, clock: Callable[[], float] = boottime) -> Da
     )
     attribution = BoundedAttribution(Resolver())
     shared = Shared(
-        rules=HeadRules(profile, ItemClassifier(profile), config.limits.head, config.limits.target),
+        rules=HeadRules(profile, classifier, config.limits.head, config.limits.target),
         service=service,
         attribution=attribution,
         register=register,
@@ -117,9 +120,8 @@ def _seal_secret(state: Path, log: Log) -> bytes:
         return secrets.token_bytes(32)
 
 
-async def _make_seal(reader: ServiceReader, profile: Profile, secret: bytes) -> Seal:
-    target = canonical_target(profile.instance_id_path.encode("ascii"))
-    answer = await reader.read(target, ItemClassifier(profile).classify(target), lambda _: False)
+async def _make_seal(reader: ServiceReader, instance_id: tuple[Target, ItemClass], secret: bytes) -> Seal:
+    answer = await reader.read(*instance_id, lambda _: False)
     if answer.status != 200:
         raise Refused(UPSTREAM_BROKEN, f"the instance id was answered {answer.status}")
     return Seal.derive(secret, boot_id(), answer.body.decode("latin-1").strip())

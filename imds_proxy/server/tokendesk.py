@@ -14,10 +14,9 @@ from typing import Protocol
 from imds_proxy.errors import DEADLINE, Refused
 from imds_proxy.policy.caller import Identity
 from imds_proxy.policy.tokenbook import ForeignTokens, TokenBook
-from imds_proxy.protocol.items import ItemClassifier
-from imds_proxy.protocol.profile import ItemClass, Profile
+from imds_proxy.protocol.profile import ItemClass
 from imds_proxy.protocol.responses import Answer
-from imds_proxy.protocol.target import Target, canonical_target
+from imds_proxy.protocol.target import Target
 from imds_proxy.protocol.tokens import NONCE, Seal, is_token, token_hash
 from imds_proxy.upstream.flight import SingleFlight
 from imds_proxy.upstream.reader import ServiceReader
@@ -139,11 +138,15 @@ class ForeignDesk:
     """
 
     def __init__(
-        self, reader: ServiceReader, tokens: ForeignTokens, profile: Profile, clock: Callable[[], float]
+        self,
+        reader: ServiceReader,
+        tokens: ForeignTokens,
+        probe: tuple[Target, ItemClass],
+        clock: Callable[[], float],
     ) -> None:
+        """`probe` is an item that every instance has."""
         self._reader, self._tokens, self._clock = reader, tokens, clock
-        self._probe_target = canonical_target(profile.instance_id_path.encode("ascii"))
-        self._probe_item = ItemClassifier(profile).classify(self._probe_target)
+        self._probe_target, self._probe_item = probe
         self._refuses_made_up: bool | None = None
         self._flight: SingleFlight[bool] = SingleFlight()
 

@@ -91,7 +91,7 @@ class FakeReader:
 
 
 def desk(reader: FakeReader, clock: Clock) -> ForeignDesk:
-    return ForeignDesk(reader, ForeignTokens(), ALIBABA, clock)  # type: ignore[arg-type]  # a stand-in
+    return ForeignDesk(reader, ForeignTokens(), (TARGET, ITEM), clock)  # type: ignore[arg-type]  # a stand-in
 
 
 def test_a_foreign_token_is_tried_once_and_remembered_for_a_minute_for_that_identity() -> None:
