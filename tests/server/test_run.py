@@ -142,7 +142,9 @@ def test_state_that_cannot_be_written_is_said_and_lived_without(hardened: Emulat
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 64 KiB."""
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(tmp_path)], check=True)
+    words = ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(tmp_path)]
+    if subprocess.run(words, capture_output=True).returncode:
+        pytest.skip("this machine allows no mounts")
     yield tmp_path
     subprocess.run(["umount", str(tmp_path)], check=True)
 
