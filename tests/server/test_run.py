@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import os
 import signal
 import socket
 import subprocess
@@ -56,6 +57,24 @@ def test_sigterm_answers_what_was_asked_and_accepts_nothing_new(hardened: Emulat
         assert time.monotonic() - started < 3
         with pytest.raises(OSError):
             socket.create_connection((proxy.host, proxy.port), 1)
+
+
+def test_without_uvloop_the_daemon_serves_and_says_so(
+    hardened: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "uvloop.py").write_text("raise ImportError('not installed')\n")
+    before = os.environ.get("PYTHONPATH")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{before}" if before else str(tmp_path))
+    with running_proxy(hardened.address) as proxy:
+        assert proxy.get(MAC).status == 200
+        token = proxy.put_token(60).body.decode()
+        assert proxy.get(MAC, token).status == 200
+        refused = proxy.request("TRACE", MAC)
+        assert (refused.status, refused.headers["connection"]) == (405, "close")
+        assert proxy.stop() == 0
+        events = [line["event"] for line in proxy.log()]
+    assert "no-uvloop" in events
+    assert events[-1] == "stopped"
 
 
 def test_what_lay_unread_when_sigterm_came_is_answered(hardened: Emulator) -> None:
