@@ -31,7 +31,7 @@ from imds_proxy.server.connections import ConnectionRegister
 from imds_proxy.server.events import RequestEvents
 from imds_proxy.server.log import Log
 from imds_proxy.server.service import Service
-from imds_proxy.server.state import boot_id, seal_secret
+from imds_proxy.server.state import SECRET_BYTES, boot_id, seal_secret
 from imds_proxy.server.tokendesk import ForeignDesk, RealTokens, SealedTokens, TokenMaker
 from imds_proxy.upstream.pool import Pool, PoolLimits
 from imds_proxy.upstream.reader import ServiceReader
@@ -117,7 +117,7 @@ def _seal_secret(state: Path, log: Log) -> bytes:
         return seal_secret(state)
     except (OSError, ValueError) as error:
         log.event("state-unusable", "sealed tokens will end with this run of the proxy", detail=str(error))
-        return secrets.token_bytes(32)
+        return secrets.token_bytes(SECRET_BYTES)
 
 
 async def _make_seal(reader: ServiceReader, instance_id: tuple[Target, ItemClass], secret: bytes) -> Seal:

@@ -96,9 +96,10 @@ class CallerConnection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._since = self._arrived = self._shared.clock()
         if not self._shared.register.admit(self):
-            transport = self._transport
-            transport.write(refusal_answer(TOO_MANY_CONNECTIONS).encode(head_only=False, keep_alive=False))
-            transport.close()
+            # Not in the register, so nothing would end its lingering.
+            answer = refusal_answer(TOO_MANY_CONNECTIONS)
+            self._transport.write(answer.encode(head_only=False, keep_alive=False))
+            self._transport.close()
             return
         accepted = transport.get_extra_info("socket")
         caller = self._shared.attribution.begin(accepted, transport.get_extra_info("peername"))
@@ -127,7 +128,7 @@ class CallerConnection(asyncio.Protocol):
         self._ended = True
         if self._current is not None and self._peer is not None:
             self._shared.service.abandoned(self._peer, self._current)
-        return not self._lingering and (self._current is not None or self._peer is None or self._blocked)
+        return self._current is not None or self._peer is None or self._blocked
 
     def pause_writing(self) -> None:
         """The caller does not read: nothing more is answered until it does."""
@@ -186,8 +187,6 @@ class CallerConnection(asyncio.Protocol):
             self._know(task.result(), accepted)
 
     def _know(self, caller: Caller, accepted: socket.socket) -> None:
-        if self._lingering:
-            return
         if not self._shared.register.assign(self, caller.identity):
             self._say_and_close(refusal_answer(TOO_MANY_CONNECTIONS))
             return

@@ -17,7 +17,7 @@ from imds_proxy.policy.caller import Identity
 from imds_proxy.policy.tokenbook import Grant
 
 _SCHEMA = 1
-_SECRET_BYTES = 32
+SECRET_BYTES = 32
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 _REPLACE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
 _MAX_LINES = 32768  # twice what the book of tokens holds
@@ -95,12 +95,12 @@ def seal_secret(directory: Path) -> bytes:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         temporary = path.with_suffix(".new")
         with os.fdopen(os.open(temporary, _REPLACE, 0o600), "wb") as file:
-            file.write(secrets.token_bytes(_SECRET_BYTES))
+            file.write(secrets.token_bytes(SECRET_BYTES))
         temporary.replace(path)
     with os.fdopen(os.open(path, _READ), "rb") as file:
-        secret = file.read(_SECRET_BYTES + 1)
-    if len(secret) != _SECRET_BYTES:
-        raise ValueError(f"{path}: not {_SECRET_BYTES} bytes; remove it to make another")
+        secret = file.read(SECRET_BYTES + 1)
+    if len(secret) != SECRET_BYTES:
+        raise ValueError(f"{path}: not {SECRET_BYTES} bytes; remove it to make another")
     return secret
 
 

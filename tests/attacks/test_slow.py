@@ -89,15 +89,13 @@ def test_17_ten_thousand_pipelined_requests_unread_are_bounded(proxy: Proxy) -> 
         wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         wire.setblocking(False)
         raw, sent = GET * MANY, 0
-        until = time.monotonic() + 3
+        until = time.monotonic() + 1
         while sent < len(raw) and time.monotonic() < until:
             with contextlib.suppress(BlockingIOError):
                 sent += wire.send(raw[sent : sent + 65536])
                 continue
             time.sleep(0.01)
             assert proxy.get(MAC).status == 200
-            if time.monotonic() > until - 2:
-                break
         assert resident(proxy) - before < 20
         assert proxy.get(MAC).status == 200
 

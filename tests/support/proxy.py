@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,8 +86,10 @@ def running_proxy(
     settings: dict[str, Any] | None = None,
     state: Path | None = None,
     port: int = 0,
+    host: str = "127.0.0.1",
+    within: Sequence[str] = (),
 ) -> Iterator[Proxy]:
-    """Starts `imds-proxy run` on loopback and ends it; `settings` are configuration keys."""
+    """Starts `imds-proxy run` and ends it; `settings` are configuration keys, `within` words before it."""
     with tempfile.TemporaryDirectory() as temporary:
         directory = Path(temporary)
         config = directory / "config.yaml"
@@ -97,8 +99,8 @@ def running_proxy(
         with log_path.open("w") as log:
             process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "imds_proxy", "run", "-c", str(config)),
-                    *("--listen", f"127.0.0.1:{port}", "--upstream", f"{upstream[0]}:{upstream[1]}"),
+                    *(*within, sys.executable, "-m", "imds_proxy", "run", "-c", str(config)),
+                    *("--listen", f"{host}:{port}", "--upstream", f"{upstream[0]}:{upstream[1]}"),
                 ],
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -106,7 +108,7 @@ def running_proxy(
             )
         with ending(process):
             try:
-                host, _, number = announced(process).rpartition(":")
+                heard_at, _, number = announced(process).rpartition(":")
             except RuntimeError as error:
                 raise AssertionError(f"not listening: {str(error)!r} {log_path.read_text()}") from None
-            yield Proxy(host, int(number), process, log_path, Path(chosen["state"]))
+            yield Proxy(heard_at, int(number), process, log_path, Path(chosen["state"]))
