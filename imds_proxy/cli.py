@@ -60,9 +60,13 @@ def _run(args: argparse.Namespace) -> int:
     from imds_proxy.config import DEFAULT_PATH, Config, ConfigErrors, load, override
 
     path = args.config or (DEFAULT_PATH if DEFAULT_PATH.exists() else None)
-    try:
+
+    def read() -> Config:
         config = load(path) if path else Config()
-        config = override(config, listen=args.listen, upstream=args.upstream, mode=args.mode)
+        return override(config, listen=args.listen, upstream=args.upstream, mode=args.mode)
+
+    try:
+        config = read()
     except ConfigErrors as errors:
         for error in errors.errors:
             print(error, file=sys.stderr)
@@ -72,11 +76,11 @@ def _run(args: argparse.Namespace) -> int:
         return USAGE
     from imds_proxy.server.run import run
 
-    return run(config)
+    return run(config, read)
 
 
 def _check(args: argparse.Namespace) -> int:
-    from imds_proxy.config import run_check
+    from imds_proxy.advice.check import run_check
 
     return run_check(args.config, sys.stdout, sys.stderr)
 
@@ -128,11 +132,56 @@ def _report(args: argparse.Namespace) -> int:
     return run(args.files, args.json, sys.stdout, sys.stderr)
 
 
+def _reload_arguments(parser: argparse.ArgumentParser) -> None:
+    _config_argument(parser)
+    parser.add_argument("--socket", type=Path, help="admin socket, in place of the configuration's")
+
+
+def _reload(args: argparse.Namespace) -> int:
+    from imds_proxy.config import DEFAULT_PATH, Config, ConfigErrors, load
+    from imds_proxy.server.admin import ask
+
+    path = args.config or (DEFAULT_PATH if DEFAULT_PATH.exists() else None)
+    try:
+        socket = args.socket or (load(path) if path else Config()).admin.socket
+    except ConfigErrors as errors:
+        for error in errors.errors:
+            print(error, file=sys.stderr)
+        return CONFIGURATION_REFUSED
+    try:
+        answer = ask(socket, "reload")
+    except (OSError, ValueError) as failure:
+        print(f"imds-proxy reload: {socket}: no daemon answers there: {failure}", file=sys.stderr)
+        return FAILED
+    for line in answer["errors"]:
+        print(line, file=sys.stderr)
+    if not answer["ok"]:
+        print("refused; the old configuration stays in force", file=sys.stderr)
+        return FAILED
+    restart = ", ".join(answer["restart"])
+    print("reloaded" + (f"; needs a restart to take effect: {restart}" if restart else ""))
+    return OK
+
+
+def _policy_arguments(parser: argparse.ArgumentParser) -> None:
+    from imds_proxy.advice.command import add_arguments
+
+    add_arguments(parser)
+
+
+def _policy(args: argparse.Namespace) -> int:
+    from imds_proxy.advice.command import run
+
+    return run(args)
+
+
 _Command = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]
 _COMMANDS: dict[str, _Command] = {
     "demo": ("try it: an emulator, the proxy, and real old and new clients", _demo_arguments, _demo),
     "run": ("the daemon", _run_arguments, _run),
     "check": ("validate a configuration: every error in one go", _config_argument, _check),
+    "reload": ("let the running daemon read its configuration again", _reload_arguments, _reload),
+    "policy": ("suggest, explain or test the rules", _policy_arguments, _policy),
     "report": ("callers that still need a change, from logs of the daemon", _report_arguments, _report),
     "doctor": ("say what will work on this machine, what not, and what to do", _doctor_arguments, _doctor),
     "emulate": ("an ECS metadata service for trials and tests", _emulate_arguments, _emulate),

@@ -10,18 +10,18 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, TextIO, get_args
+from typing import Literal, get_args
 
 from imds_proxy.config_document import ConfigError, ConfigErrors, read_document
 from imds_proxy.config_file import FileRefused, read_text
 from imds_proxy.config_reader import KeyDoc, SectionReader, describe_section, key
+from imds_proxy.config_rules import Policy, RateKind, rule_conflicts
 from imds_proxy.config_values import (
     Address,
     Count,
     Directory,
     Duration,
     HostValue,
-    ItemPattern,
     Size,
     SocketAddress,
     Word,
@@ -29,14 +29,15 @@ from imds_proxy.config_values import (
     parse_address,
     printable,
 )
+from imds_proxy.policy.rules import Rate
 
 __all__ = [
     "DEFAULT_PATH",
     "Address",
+    "Admin",
     "Config",
     "ConfigError",
     "ConfigErrors",
-    "Enforcement",
     "KeyDoc",
     "Limits",
     "Log",
@@ -51,7 +52,6 @@ __all__ = [
     "override",
     "parse",
     "parse_address",
-    "run_check",
 ]
 
 DEFAULT_PATH = Path("/etc/imds-proxy/config.yaml")
@@ -59,7 +59,6 @@ DEFAULT_PATH = Path("/etc/imds-proxy/config.yaml")
 
 Provider = Literal["alibaba"]
 Mode = Literal["upgrade", "enforce", "passthrough"]
-Enforcement = Literal["audit", "enforce"]
 Tokens = Literal["real", "sealed"]
 LogFormat = Literal["auto", "json", "text"]
 
@@ -108,36 +107,28 @@ class Upstream:
     )
 
 
-_SENSITIVE = (
-    "meta-data/ram/**",
-    "meta-data/all",
-    "user-data",
-    "vendor-data",
-    "global-config/**",
-    "dynamic/instance-identity/**",
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """Who may read what."""
-
-    enforcement: Enforcement = field(
-        default="audit",
-        metadata=key(
-            Word(get_args(Enforcement)), "audit: log what would be refused for identity; enforce: refuse it."
-        ),
-    )
-    sensitive: tuple[str, ...] = field(
-        default=_SENSITIVE,
-        metadata=key(ItemPattern(), "Items that no unnamed caller may read; under every version.", many=True),
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds on callers. Durations in seconds, sizes in bytes, the rest are counts."""
+    """Bounds on callers. Durations in seconds, sizes in bytes, rates per second, the rest are counts."""
 
+    hits: Rate = field(
+        default=Rate(2000, 4000),
+        metadata=key(RateKind(), "Requests of one caller (uid and unit or container)."),
+    )
+    misses: Rate = field(
+        default=Rate(20, 200),
+        metadata=key(RateKind(), "Of these, reads that need a call to the real service."),
+    )
+    upstream: Rate = field(
+        default=Rate(50, 100),
+        metadata=key(RateKind(), "Calls to the real service, shared fairly by the callers."),
+    )
+    queue: float = field(
+        default=0.5,
+        metadata=key(
+            Duration(0.01, 0.999), "Longest wait of a call for its turn, then 429 with Retry-After."
+        ),
+    )
     connections: int = field(
         default=16384,
         metadata=key(Count(1, 1_000_000), "Most connections of callers; then the oldest idle one is closed."),
@@ -180,6 +171,20 @@ class Log:
     )
 
 
+def _runtime_directory() -> Path:
+    return Path(os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0] or "/run/imds-proxy")
+
+
+@dataclass(frozen=True, slots=True)
+class Admin:
+    """How the running daemon is asked things."""
+
+    socket: Path = field(
+        default_factory=lambda: _runtime_directory() / "admin.sock",
+        metadata=key(Directory(), "Unix socket of `imds-proxy reload`, for root and the daemon's user."),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Config:
     """The whole configuration; `Config()` is all defaults. Swapped whole, never changed."""
@@ -205,7 +210,7 @@ class Config:
             HostValue(), "Host values accepted besides the service's and the connection's.", many=True
         ),
     )
-    policy: Policy = Policy()
+    policy: Policy = field(default=Policy())
     tokens: Tokens = field(
         default="real",
         metadata=key(
@@ -218,6 +223,7 @@ class Config:
     )
     limits: Limits = Limits()
     log: Log = Log()
+    admin: Admin = field(default_factory=Admin)
 
 
 def describe() -> tuple[KeyDoc, ...]:
@@ -281,23 +287,6 @@ def override(
     return changed
 
 
-def run_check(path: Path | None, out: TextIO, err: TextIO) -> int:
-    """Validates a configuration like `nginx -t`: exit code 0, or 78 with each error on its own line."""
-    if path is None:
-        if not DEFAULT_PATH.exists():
-            out.write(f"no {DEFAULT_PATH}: the defaults are in force\n")
-            return 0
-        path = DEFAULT_PATH
-    try:
-        load(path)
-    except ConfigErrors as refused:
-        for error in refused.errors:
-            err.write(f"{error}\n")
-        return os.EX_CONFIG
-    out.write(f"{printable(str(path))}: configuration ok\n")
-    return 0
-
-
 def _conflicts(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
     """What contradicts what: the keys, and a sentence."""
     upstream, limits = config.upstream, config.limits
@@ -318,6 +307,7 @@ def _conflicts(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
             ("limits.target", "limits.head"),
             f"limits.target ({limits.target} bytes) does not fit into limits.head ({limits.head} bytes)",
         )
+    yield from rule_conflicts(config.policy)
     for address in config.listen:
         if _meets(address, upstream.address):
             yield (

@@ -14,9 +14,17 @@ from imds_proxy.config_document import ConfigError, Items, Node, Scalar, Section
 from imds_proxy.config_values import Address, Kind, printable, quoted
 
 
-def key(kind: Kind, doc: str, *, many: bool = False, least: int = 0) -> dict[str, object]:
-    """The metadata of a field that is one key: `many` for a list of at least `least` values."""
-    return {"kind": kind, "doc": doc, "many": many, "least": least}
+def key(
+    kind: Kind, doc: str, *, many: bool = False, least: int = 0, single: bool = False
+) -> dict[str, object]:
+    """The metadata of a field that is one key: `many` for a list of at least `least` values, `single` if
+    one value may stand without its brackets."""
+    return {"kind": kind, "doc": doc, "many": many, "least": least, "single": single}
+
+
+def rows(default: Any, doc: str) -> dict[str, object]:
+    """The metadata of a field that is a list of sections, each read over `default`."""
+    return {"rows": default, "doc": doc}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +47,10 @@ def _describe(part: Any, prefix: str) -> Iterator[KeyDoc]:
         value, name = getattr(part, item.name), prefix + item.name
         if not item.metadata:
             yield from _describe(value, name + ".")
+            continue
+        if "rows" in item.metadata:
+            keys = ", ".join(row.name for row in fields(item.metadata["rows"]))
+            yield KeyDoc(name, f"a list of mappings: {keys}", "[]", item.metadata["doc"])
             continue
         kind: Kind = item.metadata["kind"]
         if item.metadata["many"]:
@@ -81,13 +93,27 @@ class SectionReader:
             before = getattr(default, key.text)
             if not item.metadata:
                 values[key.text] = self._section(value, before, name + ".")
+            elif "rows" in item.metadata:
+                values[key.text] = self._rows(value, item.metadata["rows"], name)
             elif item.metadata["many"]:
+                if item.metadata["single"] and isinstance(value, Scalar):
+                    value = Items((value,), value.line)
                 values[key.text] = self._list(
                     value, before, name, item.metadata["kind"], item.metadata["least"]
                 )
             else:
                 values[key.text] = self._value(value, before, name, item.metadata["kind"])
         return replace(default, **values)
+
+    def _rows(self, node: Node, default: Any, name: str) -> object:
+        if not isinstance(node, Items):
+            self._error(node.line, name, f"{quoted(name)} is a list of mappings, each begun by a dash")
+            return ()
+        for number, item in enumerate(node.items, 1):
+            self.lines[f"{name}[{number}]"] = item.line
+        return tuple(
+            self._section(item, default, f"{name}[{number}].") for number, item in enumerate(node.items, 1)
+        )
 
     def _list(self, node: Node, default: object, name: str, kind: Kind, least: int) -> object:
         if not isinstance(node, Items):
@@ -132,10 +158,10 @@ class SectionReader:
         """Names the nearest key of this section, or the place where a key of that name belongs."""
         near = difflib.get_close_matches(key, known, n=1)
         elsewhere = [doc.key for doc in describe_section(self.default) if doc.key.rpartition(".")[2] == key]
-        if near:
-            hint = f"did you mean {quoted(near[0])}? "
-        elif elsewhere:
+        if elsewhere:
             hint = f"did you mean {quoted(elsewhere[0])}? "
+        elif near:
+            hint = f"did you mean {quoted(near[0])}? "
         else:
             hint = ""
         where = f" in {quoted(prefix.rstrip('.'))}" if prefix else ""

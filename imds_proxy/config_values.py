@@ -19,7 +19,10 @@ _SIZE_UNITS = {"B": 1, "KiB": 1024, "MiB": 1024 * 1024}
 _DIGITS = re.compile(r"[0-9]{1,12}", re.ASCII)
 _PORT = re.compile(r"[0-9]{1,5}", re.ASCII)
 _HOST_NAME = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,62})(\.[a-z0-9_]([a-z0-9_-]{0,62}))*", re.ASCII)
-_SEGMENT = re.compile(r"[A-Za-z0-9._~!$&'()+,=:@-]+", re.ASCII)
+# Escapes only of what a canonical path keeps encoded.
+_SEGMENT = re.compile(
+    r"(?:[A-Za-z0-9._~!$&'()+,=:@-]|%(?:20|22|3c|3e|5b|5d|5e|60|7b|7c|7d))+", re.ASCII | re.IGNORECASE
+)
 _VERSION = re.compile(r"latest|[0-9]{4}-[0-9]{2}-[0-9]{2}|[0-9]+\.[0-9]+", re.ASCII)
 _LONGEST_QUOTE = 60
 

@@ -63,6 +63,23 @@ TOKEN_INVALID = Refusal("token-invalid", 401, "The token is invalid or has expir
 TOKEN_BINDING = Refusal("token-binding", 401, "The token was given to another caller.")
 LEGACY_REFUSED = Refusal("legacy-refused", 403, "Normal mode is refused; a token is required.")
 UNRESOLVED = Refusal("unresolved", 403, "A caller that cannot be named may not read a sensitive item.")
+CONTAINER = Refusal(
+    "container", 403, "A container may read a sensitive item only by a rule that names the container."
+)
+RULE = Refusal("rule", 403, "A rule of policy.rules refuses this.")
+RULE_LEGACY = Refusal(
+    "rule-legacy", 403, "A rule of policy.rules refuses normal mode here; a token is required."
+)
+DEFAULT_DENY = Refusal(
+    "default-deny", 403, "No rule of policy.rules allows this, and policy.default is deny."
+)
+SHARED_SOCKET = Refusal(
+    "shared-socket", 403, "Another process that holds this connection may not read this item."
+)
+
+# How fast
+RATE = Refusal("rate", 429, "The caller reads faster than its limit; try again later.")
+BUSY = Refusal("busy", 429, "The budget of calls to the metadata service is used up; try again later.")
 
 # Ours
 TOO_MANY_CONNECTIONS = Refusal("too-many-connections", 503, "The connection limit is reached.")
@@ -81,6 +98,9 @@ UPSTREAM_TOO_LARGE = Refusal(
 )
 UPSTREAM_REDIRECT = Refusal("upstream-redirect", 502, "The metadata service sent a redirect.")
 UPSTREAM_FOREIGN = Refusal("upstream-foreign", 502, "Something other than the metadata service answered.")
+
+FORM_REFUSALS = frozenset({HOST, RELAYED, BROWSER, LOOP})
+"""The request itself is what is wrong, whoever sends it."""
 
 REFUSALS: tuple[Refusal, ...] = tuple(value for value in list(globals().values()) if type(value) is Refusal)
 

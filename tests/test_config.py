@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,6 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imds_proxy import config as module
 from imds_proxy.config import (
     Address,
     Config,
@@ -19,7 +17,6 @@ from imds_proxy.config import (
     load,
     override,
     parse,
-    run_check,
 )
 from imds_proxy.policy.sensitive import SensitivePaths
 
@@ -241,39 +238,3 @@ def test_a_wrong_override_is_refused_with_a_sentence(
 ) -> None:
     with pytest.raises(ValueError, match=said):
         override(Config(), listen=listen, upstream=upstream)
-
-
-def check(path: Path | None) -> tuple[int, str, str]:
-    out, err = io.StringIO(), io.StringIO()
-    return run_check(path, out, err), out.getvalue(), err.getvalue()
-
-
-def test_check_says_ok_of_a_good_file(tmp_path: Path) -> None:
-    file = tmp_path / "config.yaml"
-    file.write_text("mode: enforce\n")
-    file.chmod(0o644)
-    assert check(file) == (0, f"{file}: configuration ok\n", "")
-
-
-def test_check_prints_each_error_on_a_line_and_exits_78(tmp_path: Path) -> None:
-    file = tmp_path / "config.yaml"
-    file.write_text("mode: x\ntokens: y\n")
-    file.chmod(0o644)
-    code, out, err = check(file)
-    assert (code, out) == (78, "")
-    assert [line.split(": ")[0] for line in err.splitlines()] == [f"{file}:1", f"{file}:2"]
-
-
-def test_check_says_that_a_file_is_missing(tmp_path: Path) -> None:
-    assert check(tmp_path / "none") == (78, "", f"{tmp_path}/none: no such file\n")
-
-
-def test_check_without_a_file_reads_the_default_one_if_it_exists(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file = tmp_path / "config.yaml"
-    monkeypatch.setattr(module, "DEFAULT_PATH", file)
-    assert check(None) == (0, f"no {file}: the defaults are in force\n", "")
-    file.write_text("modus: upgrade\n")
-    file.chmod(0o644)
-    assert check(None)[0] == 78

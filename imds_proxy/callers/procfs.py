@@ -5,6 +5,7 @@ Knows nothing of sockets' owners, policy or display: bytes and paths come out as
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from types import TracebackType
 
 _CMDLINE_LIMIT = 4096
 _FILE_LIMIT = 16384
+# Not the mount namespace: a hardened service has one of its own (PrivateTmp=) and is no container.
+_CONTAINING = ("pid", "user", "cgroup")
 _DELETED = " (deleted)"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -79,6 +82,45 @@ class ProcessView:
         """Real, effective, saved and file system uid, in our user namespace's numbers."""
         text = self._read("status", _FILE_LIMIT)
         return parse_uids(text) if text else None
+
+    def gids(self) -> frozenset[int]:
+        """Effective and supplementary groups, in our user namespace's numbers; empty when it is gone."""
+        return parse_gids(self._read("status", _FILE_LIMIT) or b"")
+
+    def namespaces(self) -> tuple[str, ...] | None:
+        """The pid, user and cgroup namespace; None when we may not look, or it is gone."""
+        try:
+            return tuple(os.readlink(f"ns/{kind}", dir_fd=self._directory) for kind in _CONTAINING)
+        except OSError:
+            return None
+
+    def absolute(self, path: str) -> str | None:
+        """A path relative to the process's working directory made absolute, if there is such a file."""
+        try:
+            os.stat(f"cwd/{path}", dir_fd=self._directory)
+            directory = os.readlink("cwd", dir_fd=self._directory)
+        except (OSError, ValueError):
+            return None
+        return os.path.normpath(os.path.join(directory, path))  # noqa: PTH118 - a path of another process
+
+    def executable_key(self) -> tuple[int, int, int, int, int] | None:
+        """Device, inode, size and times of the executable file: another key is another content."""
+        try:
+            file = os.stat("exe", dir_fd=self._directory)
+        except OSError:
+            return None
+        return file.st_dev, file.st_ino, file.st_size, file.st_mtime_ns, file.st_ctime_ns
+
+    def digest(self) -> str | None:
+        """The SHA-256 of the executable file in lower-case hex; None when it cannot be read."""
+        try:
+            with os.fdopen(os.open("exe", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._directory), "rb") as file:
+                digest = hashlib.sha256()
+                while piece := file.read(1 << 18):
+                    digest.update(piece)
+        except OSError:
+            return None
+        return digest.hexdigest()
 
     def executable(self) -> Executable | None:
         """None for a kernel thread, a process that is gone, or one that we may not look at."""
@@ -167,6 +209,18 @@ def parse_uids(text: bytes) -> tuple[int, int, int, int] | None:
                 return None
             return real, effective, saved, files
     return None
+
+
+def parse_gids(text: bytes) -> frozenset[int]:
+    """Effective gid and supplementary groups of /proc/PID/status."""
+    found: set[int] = set()
+    for line in text.split(b"\n"):
+        words = line.split()
+        if words[:1] == [b"Gid:"]:
+            found.update(int(word) for word in words[2:3])
+        elif words[:1] == [b"Groups:"]:
+            found.update(int(word) for word in words[1:])
+    return frozenset(found)
 
 
 def parse_cmdline(raw: bytes) -> tuple[bytes, ...]:

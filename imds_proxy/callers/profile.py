@@ -6,17 +6,20 @@ Knows nothing of how the process was found, and remembers nothing.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 
 from imds_proxy.callers.cgroupfs import CgroupTree
 from imds_proxy.callers.cgroups import Membership, parse_memberships, unified_path
+from imds_proxy.callers.hostfiles import HostFiles
 from imds_proxy.callers.procfs import Executable, ProcessView, Stat, parents_of, parse_cmdline
 from imds_proxy.callers.redact import MAX_CHARACTERS, escaped, safe_command_line, safe_text
 from imds_proxy.callers.script import script_of
 from imds_proxy.callers.sockdiag import SocketOwner
 from imds_proxy.callers.usernames import UserNames
-from imds_proxy.policy.caller import Caller, Identity, Process
+from imds_proxy.policy.caller import Caller, Identity, Process, Program
 
 _MAX_PATH = 1024
 _MAX_COMM = 64
@@ -59,23 +62,57 @@ def made_the_socket(facts: ProcessFacts, owner: SocketOwner, tree: CgroupTree) -
     return actual is None or actual == owner.cgroup_id
 
 
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a process is compared with: the user database, the host's files, its namespaces."""
+
+    names: UserNames
+    files: HostFiles
+    proc_root: str
+    namespaces: tuple[str, ...] | None
+
+    @classmethod
+    def of_host(cls, names: UserNames, files: HostFiles, proc_root: str) -> Surroundings:
+        """Those of pid 1; of our own process where pid 1 may not be looked at."""
+        found = None
+        for pid in (1, os.getpid()):
+            if found is None:
+                with suppress(OSError), ProcessView(pid, proc_root) as view:
+                    found = view.namespaces()
+        return cls(names, files, proc_root, found)
+
+
 def build_caller(
-    pid: int, facts: ProcessFacts, cmdline: bytes, owner: SocketOwner, names: UserNames, proc_root: str
+    view: ProcessView, facts: ProcessFacts, cmdline: bytes, owner: SocketOwner, around: Surroundings
 ) -> Caller:
-    """The caller that a process with these facts is; it may have ended since. May take a millisecond: it
-    reads the ancestors."""
+    """The caller that a process with these facts is; it may have ended since: then it has no name that a
+    rule could match. May take a millisecond: it reads the ancestors.
+
+    Groups, namespaces and parents are as at this first look at the process.
+    """
     words = _words(cmdline)
     executable = facts.executable
-    script = script_of(executable.path.rpartition("/")[2], words) if executable and words else None
+    # First what only a living process shows; its ancestors take longer.
+    namespaces, gids, script = view.namespaces(), view.gids(), _script(view, executable, words)
+    parents = tuple(_parents(facts.stat.parent, around))
     membership = parse_memberships(facts.cgroup.decode("utf-8", "surrogateescape"))
+    program = Program(
+        exe=around.files.names_of(executable) if executable else frozenset(),
+        sha256=around.files.sha256_of(view, executable) if executable else None,
+        script=script,
+        groups=_groups(gids, around.names),
+        parents=frozenset().union(*(paths for _, paths in parents)),
+        contained=bool(membership.container)
+        or (namespaces is not None and around.namespaces is not None and namespaces != around.namespaces),
+    )
     return Caller(
         identity=identity_of(owner, membership),
-        user=_optional(names.name(owner.uid)),
-        process=_process(pid, facts.stat, executable, words),
+        user=_optional(around.names.name(owner.uid)),
+        process=_process(view.pid, facts.stat, executable, words),
         start_ticks=facts.stat.start_ticks,
-        script=safe_command_line((script,))[0] if script else None,
-        parents=tuple(_parents(facts.stat.parent, proc_root)),
-        is_self=pid == os.getpid(),
+        program=program,
+        parents=tuple(parent for parent, _ in parents),
+        is_self=view.pid == os.getpid(),
     )
 
 
@@ -84,14 +121,29 @@ def identity_of(owner: SocketOwner, membership: Membership) -> Identity:
     return Identity(owner.uid, _optional(membership.unit), _optional(membership.container))
 
 
-def _parents(parent: int, proc_root: str) -> list[Process]:
-    found = []
-    for view in parents_of(parent, proc_root):
+def _script(view: ProcessView, executable: Executable | None, words: list[str]) -> str | None:
+    script = script_of(executable.path.rpartition("/")[2], words) if executable and words else None
+    if not script:
+        return None
+    if not script.startswith(("/", "-")):
+        script = view.absolute(script) or script
+    return safe_command_line((script,))[0]
+
+
+def _groups(gids: frozenset[int], names: UserNames) -> frozenset[str]:
+    found = {str(gid) for gid in gids}
+    found.update(name for gid in gids if (name := _optional(names.group(gid))))
+    return frozenset(found)
+
+
+def _parents(parent: int, around: Surroundings) -> Iterator[tuple[Process, frozenset[str]]]:
+    for view in parents_of(parent, around.proc_root):
         stat = view.stat()
         if stat is not None:
+            executable = view.executable()
+            paths = around.files.names_of(executable) if executable else frozenset()
             words = _words(view.cmdline())
-            found.append(_process(view.pid, stat, view.executable(), words, _MAX_PARENT_CMDLINE))
-    return found
+            yield _process(view.pid, stat, executable, words, _MAX_PARENT_CMDLINE), paths
 
 
 def _process(

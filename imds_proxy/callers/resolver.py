@@ -5,6 +5,7 @@ Knows nothing of requests, event loops or threads' number: the server decides wh
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import time
@@ -13,8 +14,16 @@ from dataclasses import dataclass, replace
 
 from imds_proxy.callers.cgroupfs import CgroupTree
 from imds_proxy.callers.cgroups import path_membership
+from imds_proxy.callers.hostfiles import HostFiles
 from imds_proxy.callers.procfs import ProcessView, newest_first, pids_newest_first
-from imds_proxy.callers.profile import ProcessFacts, build_caller, identity_of, made_the_socket, read_facts
+from imds_proxy.callers.profile import (
+    ProcessFacts,
+    Surroundings,
+    build_caller,
+    identity_of,
+    made_the_socket,
+    read_facts,
+)
 from imds_proxy.callers.recent import RecentProcesses, SeenProcess, key_of
 from imds_proxy.callers.redirect import endpoint_of, local_endpoint, original_destination
 from imds_proxy.callers.sockdiag import SockDiag, SocketOwner
@@ -58,7 +67,12 @@ class Resolver:
         self._proc_root = proc_root
         self._diag = diag if diag is not None else _open_diag()
         self._tree = tree if tree is not None else CgroupTree.find()
-        self._names = UserNames()
+        self._around = Surroundings.of_host(UserNames(), HostFiles(), proc_root)
+        self._recent = RecentProcesses()
+
+    def watch(self, executables: frozenset[str], hashed: bool) -> None:
+        """Tells which paths rules name and whether one asks for a SHA-256; profiles are made anew."""
+        self._around = replace(self._around, files=HostFiles(executables, hashed))
         self._recent = RecentProcesses()
 
     def close(self) -> None:
@@ -132,24 +146,50 @@ class Resolver:
             why += " that may be looked at (CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH are missing)"
         return self._pid_unknown(owner, path, why)
 
-    def holders(self, ticket: Ticket) -> tuple[int, ...]:
-        """Every process that holds the socket, newest first: more than one after fork or a passed socket.
+    def process(self, pid: int) -> Caller:
+        """A process as the caller that it would be, without a connection. Raises OSError."""
+        with ProcessView(pid, self._proc_root) as view:
+            found, uids = read_facts(view), view.uids()
+            if found is None or uids is None:
+                raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
+            return build_caller(view, *found, SocketOwner(uids[1], 0, None), self._around)
 
-        Blocks, and looks at all processes.
+    def others(
+        self, accepted: socket.socket, peer: tuple[object, ...] | None, caller: Caller
+    ) -> tuple[Caller, ...]:
+        """Every other process that holds the caller's end now: after fork, or when it was passed on.
+
+        Blocks, and looks at all processes: for a thread. Raises TimeoutError when there are too many to look
+        at. Processes that we may not look at are passed over.
         """
-        return tuple(self._holders(ticket))
-
-    def _holders(self, ticket: Ticket) -> Iterator[int]:
-        if ticket.owner is None:
-            return
+        client, local = endpoint_of(peer), local_endpoint(accepted)
+        if client is None or local is None or self._diag is None:
+            return ()
+        owner = self._diag.held(client, original_destination(accepted, local) or local)
+        if owner is None:
+            return ()  # nobody is left to read the answer
+        deadline = time.monotonic() + _SCAN_SECONDS
+        known = caller.process.pid if caller.process else None
+        found = []
         for pid in pids_newest_first(self._proc_root):
-            try:
-                with ProcessView(pid, self._proc_root) as view:
-                    descriptor, _ = view.find_socket(ticket.owner.inode, _SCAN_DESCRIPTORS)
-            except OSError:
-                continue
-            if descriptor is not None:
-                yield pid
+            if time.monotonic() > deadline:
+                raise TimeoutError("too many processes to look at")
+            if pid != known and (holder := self._holder(pid, owner)):
+                found.append(holder)
+        return tuple(found)
+
+    def _holder(self, pid: int, owner: SocketOwner) -> Caller | None:
+        """The process as a caller of its own, under its own user and place, if it holds the socket."""
+        try:
+            with ProcessView(pid, self._proc_root) as view:
+                descriptor, _ = view.find_socket(owner.inode, _SCAN_DESCRIPTORS)
+                found = read_facts(view) if descriptor is not None else None
+                uids = view.uids() if found is not None else None
+                if found is None or uids is None:
+                    return None
+                return build_caller(view, *found, replace(owner, uid=uids[1]), self._around)
+        except OSError:
+            return None
 
     def _candidates(self, owner: SocketOwner, path: str | None) -> Iterator[int]:
         seen: set[int] = set()
@@ -221,15 +261,15 @@ class Resolver:
             if descriptor is None:
                 return None
             found = self._settled(view, descriptor, owner)
-        if found is None:
-            return None
-        facts, cmdline = found
-        if facts.stat.start_ticks > ticket.accepted_ticks:
-            return None  # it was born after its "own" connection: a reused pid, or an heir
-        if not made_the_socket(facts, owner, self._tree):
-            return None
-        # From here on the process may end: what it was has been seen.
-        caller = build_caller(pid, facts, cmdline, owner, self._names, self._proc_root)
+            if found is None:
+                return None
+            facts, cmdline = found
+            if facts.stat.start_ticks > ticket.accepted_ticks:
+                return None  # it was born after its "own" connection: a reused pid, or an heir
+            if not made_the_socket(facts, owner, self._tree):
+                return None
+            # From here on the process may end: what it was has been seen.
+            caller = build_caller(view, facts, cmdline, owner, self._around)
         self._recent.remember(key_of(owner), SeenProcess(pid, descriptor, facts, caller))
         return caller
 

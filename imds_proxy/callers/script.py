@@ -83,6 +83,11 @@ def script_of(exe: str, words: Sequence[str]) -> str | None:
     return None
 
 
+def is_interpreter(exe: str) -> bool:
+    """Whether an executable of this base name runs what it is told to."""
+    return bool(_JAVA.fullmatch(exe)) or any(pattern.fullmatch(exe) for pattern, _ in _GRAMMARS)
+
+
 def _applet(words: Sequence[str]) -> Sequence[str]:
     """A busybox command line from its applet on, if that is a shell."""
     for start in (0, 1):

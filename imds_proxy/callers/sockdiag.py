@@ -115,14 +115,24 @@ class SockDiag:
         None when there is no such socket, when it is not ESTABLISHED or CLOSE_WAIT (a time-wait socket
         answers with uid 0), when it has no inode (its process is gone), or when the kernel did not answer.
         """
+        answer = self._answer(local, remote)
+        if answer is None or answer[_MESSAGE + 1] not in (_TCP_ESTABLISHED, _TCP_CLOSE_WAIT):
+            return None
+        return _read_owner(answer, local, remote)
+
+    def held(self, local: Endpoint, remote: Endpoint) -> SocketOwner | None:
+        """The same in whatever state, half-closed too; None when no process holds the socket any more."""
+        answer = self._answer(local, remote)
+        return _read_owner(answer, local, remote) if answer is not None else None
+
+    def _answer(self, local: Endpoint, remote: Endpoint) -> bytes | None:
         if len(local.address) != len(remote.address):
             return None
         with self._lock:
             try:
-                answer = self._ask(local, remote)
+                return self._ask(local, remote)
             except OSError:
                 return None
-        return _read_owner(answer, local, remote) if answer is not None else None
 
     def _ask(self, local: Endpoint, remote: Endpoint) -> bytes | None:
         self._sequence = (self._sequence + 1) & 0xFFFFFFFF
@@ -156,9 +166,7 @@ def _question(local: Endpoint, remote: Endpoint, sequence: int) -> bytes:
 
 
 def _read_owner(answer: bytes, local: Endpoint, remote: Endpoint) -> SocketOwner | None:
-    family, state = answer[_MESSAGE], answer[_MESSAGE + 1]
-    if state not in (_TCP_ESTABLISHED, _TCP_CLOSE_WAIT):
-        return None
+    family = answer[_MESSAGE]
     width = 4 if family == socket.AF_INET else 16
     ports = _PORTS.unpack_from(answer, _MESSAGE_ID)
     source = answer[_MESSAGE_ID + 4 : _MESSAGE_ID + 4 + width]

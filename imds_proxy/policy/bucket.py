@@ -16,10 +16,24 @@ class TokenBucket:
 
     def take(self, now: float) -> bool:
         """Takes one if there is one. A clock that steps back adds nothing and takes nothing away."""
-        if now > self._seen:
-            self._level = min(self._burst, self._level + (now - self._seen) * self._rate)
-            self._seen = now
-        if self._level < 1:
+        if self.level(now) < 1:
             return False
         self._level -= 1
         return True
+
+    def level(self, now: float) -> float:
+        """How many there are."""
+        if now > self._seen:
+            self._level = min(self._burst, self._level + (now - self._seen) * self._rate)
+            self._seen = now
+        return self._level
+
+    def wait(self, now: float) -> float:
+        """Seconds until there is one."""
+        return max(0.0, (1 - self.level(now)) / self._rate)
+
+    def change(self, rate: float, now: float, level: float | None = None) -> None:
+        """Goes on at another rate, and with `level` left at most."""
+        have = self.level(now)
+        self._rate = rate
+        self._level = have if level is None else min(have, level)

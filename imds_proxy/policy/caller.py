@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,19 +41,69 @@ class Process:
 
 
 @dataclass(frozen=True, slots=True)
+class Pod:
+    """A Kubernetes pod, as the API server or kubelet names it."""
+
+    namespace: str
+    name: str
+    service_account: str
+    labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What rules may ask of a process beyond its identity. Absent facts are None or empty, never guessed.
+
+    `exe` are paths in the host's root that are this very file (device and inode agree): the process's own,
+    and those that rules name; `parents` the same of its ancestors. `sha256` (lower-case hex) is of the
+    executable file and is there where a rule asks for it. `script` is what an interpreter runs, a relative
+    path made absolute. `groups` are names and numbers of all its groups. `contained`: in a container, or in
+    a pid, user or cgroup namespace of its own.
+    """
+
+    exe: frozenset[str] = frozenset()
+    sha256: str | None = None
+    script: str | None = None
+    groups: frozenset[str] = frozenset()
+    parents: frozenset[str] = frozenset()
+    contained: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Caller:
     """One connection's caller. Absent facts are None, never guessed.
 
     `start_ticks` is the process's start time (field 22 of /proc/PID/stat): with `pid` it names one
-    process over pid reuse. `script` is what an interpreter runs. `parents` go up to init, nearest first.
-    `why_unresolved` is a short reason, None when uid and process are known.
+    process over pid reuse. `parents` go up to init, nearest first. `container_name` and `container_image`
+    are the runtime's words. `why_unresolved` is a short reason, None when uid and process are known.
     """
 
     identity: Identity
     user: str | None = None
     process: Process | None = None
     start_ticks: int | None = None
-    script: str | None = None
+    program: Program = Program()
     parents: tuple[Process, ...] = ()
+    container_name: str | None = None
+    container_image: str | None = None
+    pod: Pod | None = None
     is_self: bool = False
     why_unresolved: str | None = None
+
+    @property
+    def script(self) -> str | None:
+        """What an interpreter runs."""
+        return self.program.script
+
+    @property
+    def profile(self) -> Hashable:
+        """All that rules see: equal profiles are decided alike, whatever their pid."""
+        pod = self.pod
+        return (
+            self.identity,
+            self.user,
+            self.program,
+            self.container_name,
+            self.container_image,
+            pod and (pod.namespace, pod.name, pod.service_account, frozenset(pod.labels.items())),
+        )

@@ -11,12 +11,13 @@ from imds_proxy.protocol.items import PathPattern
 
 
 class SensitivePaths:
-    """A set of patterns. What lies below a sensitive item is as sensitive, `**` or not."""
+    """A set of patterns. What lies below a sensitive item is as sensitive, `**` or not, and so is the
+    listing that names the leaves of a `*`."""
 
     def __init__(self, patterns: Iterable[str]) -> None:
         """Raises ValueError for a malformed pattern."""
-        parsed = (PathPattern.parse(text) for text in patterns)
-        self._patterns = tuple(PathPattern(p.text, p.segments, below=True) for p in parsed)
+        parsed = [PathPattern.parse(text) for text in patterns]
+        self._patterns = tuple(PathPattern(p.text, _listing_too(p.segments), below=True) for p in parsed)
 
     def match(self, segments: tuple[str, ...]) -> str | None:
         """The text of the first pattern that covers the path, else None."""
@@ -26,3 +27,12 @@ class SensitivePaths:
                 if pattern.matches(rest):
                     return pattern.text
         return None
+
+    def touched_by(self, pattern: PathPattern) -> bool:
+        """Whether some path that `pattern` matches is sensitive."""
+        offsets = range(len(pattern.segments))
+        return any(mine.meets(pattern, offset) for mine in self._patterns for offset in offsets)
+
+
+def _listing_too(segments: tuple[str, ...]) -> tuple[str, ...]:
+    return segments[:-1] if segments[-1] == "*" and len(segments) > 1 else segments

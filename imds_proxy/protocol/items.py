@@ -36,13 +36,29 @@ class PathPattern:
             return False
         return all(want in ("*", have) for want, have in zip(self.segments, segments, strict=False))
 
+    def covers(self, other: PathPattern) -> bool:
+        """Whether every path that `other` matches is matched here."""
+        if len(other.segments) < len(self.segments) or (other.below and not self.below):
+            return False
+        return self.matches(other.segments)
+
+    def meets(self, other: PathPattern, offset: int = 0) -> bool:
+        """Whether some path that `other` matches is matched here from its segment `offset` on."""
+        theirs = other.segments
+        if len(theirs) < offset + len(self.segments) and not other.below:
+            return False
+        if not self.below and len(theirs) > offset + len(self.segments):
+            return False
+        pairs = zip(self.segments, theirs[offset:], strict=False)
+        return all("*" in pair or pair[0] == pair[1] for pair in pairs)
+
 
 class ItemClassifier:
     """The class of an item, by a profile's table, below any version prefix or none."""
 
     def __init__(self, profile: Profile) -> None:
         self._versions = frozenset(profile.versions)
-        self._roots = frozenset(text.split("/")[0] for text, _ in profile.item_classes)
+        self._roots = profile.roots
         self._table = tuple((PathPattern.parse(text), item) for text, item in profile.item_classes)
         self._query = tuple(PathPattern.parse(text) for text in profile.query_items)
 

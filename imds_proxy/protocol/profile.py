@@ -48,6 +48,11 @@ class Profile:
     query_items: tuple[str, ...]
     instance_id_path: str
 
+    @property
+    def roots(self) -> frozenset[str]:
+        """First segments of items: any other first segment is a version, known or not."""
+        return frozenset(text.split("/")[0] for text, _ in self.item_classes)
+
 
 ALIBABA = Profile(
     name="alibaba",

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from imds_proxy.callers.resolver import Resolver, Ticket
+from imds_proxy.errors import SHARED_SOCKET, Refused
 from imds_proxy.policy.caller import Caller, Identity
 
 _THREADS = 2
@@ -26,7 +27,9 @@ class BoundedAttribution:
         self._resolver = resolver
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="attribution")
         self._waiting = 0
+        self._watched: tuple[frozenset[str], bool] = (frozenset(), False)
         self.unresolved = 0
+        self.epoch = 0  # callers that were named in an earlier one are to be named again
 
     def begin(self, accepted: socket.socket, peer: object) -> Caller | Coroutine[Any, Any, Caller]:
         """The caller of a connection just accepted; `peer` is the loop's peername, which may be absent."""
@@ -38,6 +41,33 @@ class BoundedAttribution:
             caller = self._give_up(ticket, "too many look-ups")
         self.unresolved += caller.why_unresolved is not None
         return caller
+
+    async def others(self, accepted: socket.socket, peer: object, caller: Caller) -> tuple[Caller, ...]:
+        """Every other process that holds the caller's end of the connection.
+
+        Raises Refused when that cannot be told; without the rights to look at other users' processes only
+        those that may be looked at count (the start says so).
+        """
+        if self._waiting >= _MAX_WAITING:
+            raise Refused(SHARED_SOCKET, "too many look-ups")
+        self._waiting += 1
+        try:
+            name = peer if isinstance(peer, tuple) else None
+            work = asyncio.get_running_loop().run_in_executor(
+                self._threads, self._resolver.others, accepted, name, caller
+            )
+            return await asyncio.wait_for(work, _PATIENCE)
+        except (TimeoutError, asyncio.TimeoutError):
+            raise Refused(SHARED_SOCKET, "the look-up took too long") from None
+        finally:
+            self._waiting -= 1
+
+    def watch(self, executables: frozenset[str], hashed: bool) -> None:
+        """Tells which executables rules name; callers that are known are looked at again."""
+        if (executables, hashed) != self._watched:
+            self._watched = (executables, hashed)
+            self._resolver.watch(executables, hashed)
+            self.epoch += 1
 
     def close(self) -> None:
         """Ends the threads (a scan takes a quarter of a second at most) and lets the kernel's socket go."""

@@ -8,7 +8,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -18,6 +18,8 @@ from imds_proxy.config import Config
 from imds_proxy.errors import UPSTREAM_BROKEN, Refused
 from imds_proxy.ledger.callers import CallerLedger
 from imds_proxy.policy.decision import Policy
+from imds_proxy.policy.limits import CallerLimits
+from imds_proxy.policy.matching import is_glob
 from imds_proxy.policy.sensitive import SensitivePaths
 from imds_proxy.policy.tokenbook import ForeignTokens, TokenBook
 from imds_proxy.protocol.items import ItemClassifier
@@ -33,6 +35,7 @@ from imds_proxy.server.log import Log
 from imds_proxy.server.service import Service
 from imds_proxy.server.state import SECRET_BYTES, boot_id, seal_secret
 from imds_proxy.server.tokendesk import ForeignDesk, RealTokens, SealedTokens, TokenMaker
+from imds_proxy.upstream.gate import UpstreamGate
 from imds_proxy.upstream.pool import Pool, PoolLimits
 from imds_proxy.upstream.reader import ServiceReader
 from imds_proxy.upstream.tokens import TokenIssuer, TokenKeeper, TokenService
@@ -51,6 +54,7 @@ class Daemon:
     register: ConnectionRegister[CallerConnection]
     attribution: BoundedAttribution
     pool: Pool
+    gate: UpstreamGate
     foreign: ForeignDesk
     tokens: TokenMaker
     book: TokenBook
@@ -77,7 +81,8 @@ def build(config: Config, log: Log, clock: Callable[[], float] = boottime) -> Da
         (b"Host", _host_header(upstream.address.host, upstream.address.port, profile)),
         (b"User-Agent", f"imds-proxy/{__version__}".encode("ascii")),
     )
-    pool = Pool(upstream.address.host, upstream.address.port, limits, clock)
+    gate = UpstreamGate(config.limits.upstream, config.limits.queue, clock)
+    pool = Pool(upstream.address.host, upstream.address.port, limits, clock, gate)
     token_service = TokenService(pool, profile, headers, upstream.deadline, clock, jitter)
     keeper = TokenKeeper(token_service, int(upstream.token_ttl), clock, jitter)
     reader = ServiceReader(pool, keeper, profile, headers)
@@ -89,26 +94,84 @@ def build(config: Config, log: Log, clock: Callable[[], float] = boottime) -> Da
     else:
         tokens = RealTokens(TokenIssuer(token_service, profile, clock), book)
     foreign = ForeignDesk(reader, ForeignTokens(), instance_id, clock)
-    policy = Policy(
-        config.mode, config.policy.enforcement == "enforce", SensitivePaths(config.policy.sensitive)
-    )
     events = RequestEvents(log, CallerLedger(), clock)
-    service = Service(policy, profile, reader, tokens, foreign, events, upstream.deadline, clock)
+    caller_limits = CallerLimits(config.limits.hits, config.limits.misses)
+    service = Service(
+        policy_of(config), profile, reader, tokens, foreign, events, caller_limits, upstream.deadline, clock
+    )
     register = ConnectionRegister[CallerConnection](
         config.limits.connections, config.limits.connections_per_caller
     )
     attribution = BoundedAttribution(Resolver())
+    attribution.watch(*watched_by(service.policy))
     shared = Shared(
         rules=HeadRules(profile, classifier, config.limits.head, config.limits.target),
         service=service,
         attribution=attribution,
         register=register,
         memos=Memos(),
-        times=Times(config.limits.head_timeout, config.limits.idle_timeout, config.limits.write_timeout),
+        times=_times(config),
         hosts=partial(_hosts_of, profile=profile, extra=tuple(config.hosts)),
         clock=clock,
     )
-    return Daemon(shared, register, attribution, pool, foreign, tokens, book, events)
+    return Daemon(shared, register, attribution, pool, gate, foreign, tokens, book, events)
+
+
+def apply(daemon: Daemon, config: Config) -> Daemon:
+    """The daemon with another configuration in force, all but what `needs_restart` names.
+
+    Connections stay open: rules and rates count from their next request, limits of a connection from the
+    next connection on.
+    """
+    policy, limits, profile = policy_of(config), config.limits, PROFILES[config.provider]
+    daemon.attribution.watch(*watched_by(policy))
+    daemon.shared.service.policy = policy
+    daemon.shared.service.limits.change(limits.hits, limits.misses)
+    daemon.gate.change(limits.upstream, limits.queue)
+    daemon.register.change(limits.connections, limits.connections_per_caller)
+    shared = replace(
+        daemon.shared,
+        rules=replace(daemon.shared.rules, max_head=limits.head, max_target=limits.target),
+        memos=Memos(),
+        times=_times(config),
+        hosts=partial(_hosts_of, profile=profile, extra=tuple(config.hosts)),
+    )
+    return replace(daemon, shared=shared)
+
+
+def needs_restart(old: Config, new: Config) -> list[str]:
+    """The keys that differ and are read at the start only."""
+    names = ("provider", "listen", "upstream", "tokens", "state", "log", "admin")
+    return [name for name in names if getattr(old, name) != getattr(new, name)]
+
+
+def policy_of(config: Config) -> Policy:
+    """The policy room's form of a configuration."""
+    profile = PROFILES[config.provider]
+    return Policy(
+        mode=config.mode,
+        enforcing=config.policy.enforcement == "enforce",
+        sensitive=SensitivePaths(config.policy.sensitive),
+        rules=tuple(keys.rule(profile) for keys in config.policy.rules),
+        default_allow=config.policy.default == "allow",
+        roots=profile.roots,
+    )
+
+
+def watched_by(policy: Policy) -> tuple[frozenset[str], bool]:
+    """The executables that rules name without a wildcard, and whether one asks for a SHA-256."""
+    paths = {
+        path
+        for rule in policy.rules
+        for path in (*rule.caller.patterns("exe"), *rule.caller.patterns("parent"))
+        if not is_glob(path)
+    }
+    return frozenset(paths), any(rule.caller.patterns("sha256") for rule in policy.rules)
+
+
+def _times(config: Config) -> Times:
+    limits = config.limits
+    return Times(limits.head_timeout, limits.idle_timeout, limits.write_timeout)
 
 
 def _seal_secret(state: Path, log: Log) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable, Coroutine, Hashable, Iterable, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol, cast
 
@@ -20,7 +20,7 @@ from imds_proxy.policy.caller import Caller
 from imds_proxy.protocol.request import HeadRules, Request, RequestReader, Signal
 from imds_proxy.protocol.responses import CONTINUE, Answer, refusal_answer
 from imds_proxy.server.connections import ConnectionRegister
-from imds_proxy.server.service import Peer, Service
+from imds_proxy.server.service import DecisionMemos, Peer, Service
 
 _MAX_BUFFERED = 65536  # bytes of requests that wait for their turn
 _LINGER = 1.0  # seconds for a refused caller to read why
@@ -31,6 +31,13 @@ class Attribution(Protocol):
 
     def begin(self, accepted: socket.socket, peer: object) -> Caller | Coroutine[Any, Any, Caller]:
         """The caller, at once where that is cheap, else a coroutine for it; never raises."""
+
+    async def others(self, accepted: socket.socket, peer: object, caller: Caller) -> tuple[Caller, ...]:
+        """The other processes that hold the caller's end of the connection. Raises Refused."""
+
+    @property
+    def epoch(self) -> int:
+        """Which naming of callers is in force: those named in an earlier one are to be named again."""
 
 
 class Memos:
@@ -70,6 +77,7 @@ class Shared:
     times: Times
     hosts: Callable[[socket.socket], frozenset[bytes]]
     clock: Callable[[], float]
+    decisions: DecisionMemos = field(default_factory=DecisionMemos)
 
 
 class CallerConnection(asyncio.Protocol):
@@ -85,6 +93,7 @@ class CallerConnection(asyncio.Protocol):
         self._blocked = False
         self._draining = self._ended = self._paused = self._lingering = False
         self._since = self._arrived = 0.0
+        self._epoch = 0
 
     @property
     def idle(self) -> bool:
@@ -101,6 +110,10 @@ class CallerConnection(asyncio.Protocol):
             self._transport.write(answer.encode(head_only=False, keep_alive=False))
             self._transport.close()
             return
+        self._ask_who(self._transport)
+
+    def _ask_who(self, transport: asyncio.Transport) -> None:
+        self._peer, self._epoch = None, self._shared.attribution.epoch
         accepted = transport.get_extra_info("socket")
         caller = self._shared.attribution.begin(accepted, transport.get_extra_info("peername"))
         if isinstance(caller, Caller):
@@ -118,7 +131,10 @@ class CallerConnection(asyncio.Protocol):
             self._since = self._arrived
         self._reader.feed(data)
         if self._current is None and self._peer is not None:
-            self._advance()
+            if self._epoch != self._shared.attribution.epoch and self._transport is not None:
+                self._ask_who(self._transport)
+            else:
+                self._advance()
         if self._reader.buffered > _MAX_BUFFERED and self._transport is not None and not self._paused:
             self._paused = True
             self._transport.pause_reading()
@@ -191,7 +207,14 @@ class CallerConnection(asyncio.Protocol):
             self._say_and_close(refusal_answer(TOO_MANY_CONNECTIONS))
             return
         self._reader.memo = self._shared.memos.of(caller.identity)
-        self._peer = Peer(caller, self._shared.hosts(accepted))
+        attribution, transport = self._shared.attribution, self._transport
+        name = transport.get_extra_info("peername") if transport is not None else None
+        self._peer = Peer(
+            caller,
+            self._shared.hosts(accepted),
+            self._shared.decisions.of(caller),
+            partial(attribution.others, accepted, name, caller),
+        )
         self._advance()
 
     def _advance(self) -> None:

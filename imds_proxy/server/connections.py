@@ -27,7 +27,7 @@ class ConnectionRegister(Generic[Connection]):
     """All open connections, least recently used first."""
 
     def __init__(self, total: int, per_caller: int) -> None:
-        self._total, self._per_caller = total, per_caller
+        self.change(total, per_caller)
         self._all: dict[Connection, Hashable] = {}
         self._callers: dict[Hashable, dict[Connection, None]] = {}
 
@@ -37,6 +37,10 @@ class ConnectionRegister(Generic[Connection]):
     def __iter__(self) -> Iterator[Connection]:
         return iter(list(self._all))
 
+    def change(self, total: int, per_caller: int) -> None:
+        """Other limits from now on; what is open stays open."""
+        self._total, self._per_caller = total, per_caller
+
     def admit(self, connection: Connection) -> bool:
         """Takes a new connection; False when the limit is reached and none is idle."""
         if len(self._all) >= self._total and not _evict_oldest(self._all):
@@ -45,7 +49,11 @@ class ConnectionRegister(Generic[Connection]):
         return True
 
     def assign(self, connection: Connection, caller: Hashable) -> bool:
-        """Counts the connection for its caller; False when that one's limit is reached, none idle."""
+        """Counts the connection for its caller, and no longer for the one that it was thought to be of;
+        False when that one's limit is reached, none idle."""
+        before = self._callers.get(self._all.get(connection))
+        if before is not None:
+            before.pop(connection, None)
         own = self._callers.setdefault(caller, {})
         if len(own) >= self._per_caller and not _evict_oldest(own):
             return False

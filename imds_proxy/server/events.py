@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from imds_proxy.errors import Refusal
-from imds_proxy.ledger.callers import CallerLedger
+from imds_proxy.errors import FORM_REFUSALS, Refusal
+from imds_proxy.ledger.callers import CallerLedger, CallerRecord
 from imds_proxy.policy.bucket import TokenBucket
 from imds_proxy.policy.caller import Caller, Process
 from imds_proxy.protocol.session import Session
@@ -51,7 +51,10 @@ class RequestEvents:
         """Counts and, where it is news, logs one outcome."""
         self.counts[outcome.session] += 1
         self.refused += outcome.refusal is not None
-        new = self._ledger.note(outcome.caller, outcome.session, outcome.path, outcome.refusal is not None)
+        # What is wrong in form is no need of the caller's, and the token is no item.
+        is_item = outcome.session is not Session.TOKEN and outcome.refusal not in FORM_REFUSALS
+        path = outcome.path if is_item else None
+        new = self._ledger.note(outcome.caller, outcome.session, path, outcome.refusal is not None)
         if new and outcome.session in _TO_CHANGE:
             if self._news.take(self._clock()):
                 self._log.event(
@@ -64,6 +67,9 @@ class RequestEvents:
                 )
             else:
                 self._suppressed += 1
+        # An allowlist is made from what the log says, so it says all: a full record before it drops a path.
+        if (full := self._ledger.take_full(outcome.caller)) is not None and self._news.take(self._clock()):
+            self._summarise(full)
         if outcome.refusal is not None:
             self.refuse("refused", outcome.refusal, outcome)
         elif outcome.would_refuse is not None:
@@ -96,14 +102,18 @@ class RequestEvents:
     def summarise(self) -> None:
         """One line for each caller with requests since the last summary."""
         for record in self._ledger.take_summaries():
-            self._log.event(
-                "caller-summary",
-                "requests since the last summary",
-                **facts_of(record.example),
-                sessions={kind.value: count for kind, count in record.sessions.items()},
-                refused=record.refused or None,
-                items=sorted(record.items),
-            )
+            self._summarise(record)
+
+    def _summarise(self, record: CallerRecord) -> None:
+        self._log.event(
+            "caller-summary",
+            "requests since the last summary",
+            **facts_of(record.example),
+            sessions={kind.value: count for kind, count in record.sessions.items()},
+            refused=record.refused or None,
+            items=sorted(record.items),
+            items_dropped=record.items_dropped or None,
+        )
 
 
 def facts_of(caller: Caller) -> dict[str, Any]:

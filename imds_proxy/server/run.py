@@ -17,9 +17,11 @@ from typing import Any
 
 from imds_proxy.config import Address, Config
 from imds_proxy.errors import Refused
+from imds_proxy.server.admin import AdminSocket
 from imds_proxy.server.build import Daemon, boottime, build
 from imds_proxy.server.connection import CallerConnection
 from imds_proxy.server.log import Log
+from imds_proxy.server.reload import Reloader
 from imds_proxy.server.state import GrantFile, boot_id
 
 _BACKLOG = 4096
@@ -29,11 +31,15 @@ _SPARE_FILES = 128
 _PR_SET_DUMPABLE = 4
 
 
-def run(config: Config) -> int:
-    """Runs the daemon until SIGTERM or SIGINT; 0 after a drain, 1 when it could not start."""
+def run(config: Config, read: Callable[[], Config]) -> int:
+    """Runs the daemon until SIGTERM or SIGINT; 0 after a drain, 1 when it could not start.
+
+    `read` reads the configuration again, for SIGHUP and `imds-proxy reload`; it raises ConfigErrors, or
+    ValueError with a sentence.
+    """
     log = Log(config.log.format)
     try:
-        return _loop_runner(log)(_serve(config, log))
+        return _loop_runner(log)(_serve(config, read, log))
     finally:
         log.close()
 
@@ -55,7 +61,7 @@ def _loop_runner(log: Log) -> Callable[[Coroutine[Any, Any, int]], int]:
     return asyncio.run
 
 
-async def _serve(config: Config, log: Log) -> int:
+async def _serve(config: Config, read: Callable[[], Config], log: Log) -> int:
     _keep_secrets_in_memory()
     _raise_file_limit(config, log)
     daemon = build(config, log)
@@ -66,10 +72,19 @@ async def _serve(config: Config, log: Log) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
 
+    reloader = Reloader(daemon, config, read, log)
+    reloads: set[asyncio.Task[Any]] = set()  # the loop itself keeps no task alive
+
+    def reload_soon() -> None:
+        reloads.add(task := loop.create_task(reloader.reload()))
+        task.add_done_callback(reloads.discard)
+
+    loop.add_signal_handler(signal.SIGHUP, reload_soon)
+
     servers: list[asyncio.Server] = []
     for address in config.listen:
         try:
-            servers.append(await _listen(daemon, address))
+            servers.append(await _listen(reloader, address))
         except OSError as error:
             log.event("cannot-listen", f"cannot listen on {address}: {_reason(error)}")
             return 1
@@ -77,11 +92,14 @@ async def _serve(config: Config, log: Log) -> int:
         for listener in server.sockets:
             host, port = listener.getsockname()[:2]
             print(f"listening on http://{Address(host, port)}", flush=True)  # noqa: T201  machine contract
+    admin = await _open_admin(config, reloader, log)
     log.event("ready", "serving", mode=config.mode, upstream=str(config.upstream.address))
 
     probing = loop.create_task(_probe(daemon, config, log))
     sweeping = loop.create_task(_sweep(daemon, grants if keeps_grants else None, config, log))
     await stop.wait()
+    if admin is not None:
+        await admin.close()
 
     log.event("draining", "stopping: answering what was asked, accepting nothing new")
     await _drain(daemon, servers, config.limits.drain)
@@ -98,9 +116,21 @@ async def _serve(config: Config, log: Log) -> int:
     return 0
 
 
-async def _listen(daemon: Daemon, address: Address) -> asyncio.Server:
+async def _open_admin(config: Config, reloader: Reloader, log: Log) -> AdminSocket | None:
+    """Without its admin socket the daemon serves all the same, and says so once."""
+    admin = AdminSocket(config.admin.socket, {"reload": reloader.reload})
+    try:
+        await admin.open()
+    except OSError as error:
+        detail = f"{config.admin.socket}: {_reason(error)}"
+        log.event("no-admin-socket", "`imds-proxy reload` will not reach this daemon", detail=detail)
+        return None
+    return admin
+
+
+async def _listen(reloader: Reloader, address: Address) -> asyncio.Server:
     return await asyncio.get_running_loop().create_server(
-        lambda: CallerConnection(daemon.shared), address.host, address.port, backlog=_BACKLOG
+        lambda: CallerConnection(reloader.daemon.shared), address.host, address.port, backlog=_BACKLOG
     )
 
 

@@ -6,17 +6,19 @@ Ties policy to upstream; knows nothing of bytes on a connection.
 from __future__ import annotations
 
 import asyncio
+import math
 import traceback
-from collections.abc import Callable, Container, Coroutine, Hashable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Container, Coroutine, Hashable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from cachetools import LRUCache
 
-from imds_proxy.errors import INTERNAL, LOOP, TOKEN_INVALID, Refusal, Refused
-from imds_proxy.policy.caller import Caller
-from imds_proxy.policy.decision import Policy
+from imds_proxy.errors import INTERNAL, LOOP, RATE, SHARED_SOCKET, TOKEN_INVALID, Refusal, Refused
+from imds_proxy.policy.caller import Caller, Identity
+from imds_proxy.policy.decision import DecisionMemo, Policy
+from imds_proxy.policy.limits import CallerLimits
 from imds_proxy.protocol.profile import ItemClass, Profile
 from imds_proxy.protocol.request import Request
 from imds_proxy.protocol.responses import Answer, plain, refusal_answer
@@ -29,12 +31,33 @@ from imds_proxy.upstream.flight import SingleFlight, wait_until
 from imds_proxy.upstream.reader import ServiceReader
 
 
+async def _alone() -> tuple[Caller, ...]:
+    return ()
+
+
+class DecisionMemos:
+    """Memos of decisions by caller profile, the least recently used forgotten first."""
+
+    def __init__(self, profiles: int = 1024) -> None:
+        self._memos: LRUCache[Hashable, DecisionMemo] = LRUCache(profiles)
+
+    def of(self, caller: Caller) -> DecisionMemo:
+        """The memo for callers like this one."""
+        memo: DecisionMemo | None = self._memos.get(caller.profile)
+        if memo is None:
+            memo = self._memos[caller.profile] = DecisionMemo()
+        return memo
+
+
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """What a connection knows of its other end: the caller, and the Host values it may send."""
+    """What a connection knows of its other end: the caller, the Host values it may send, what was decided
+    for callers like it, and how to find the other processes that hold this connection (raises Refused)."""
 
     caller: Caller
     hosts: Container[bytes]
+    memo: DecisionMemo = field(default_factory=DecisionMemo)
+    others: Callable[[], Awaitable[tuple[Caller, ...]]] = _alone
 
     @property
     def client(self) -> Hashable:
@@ -54,9 +77,11 @@ class Service:
         tokens: TokenMaker,
         foreign: ForeignDesk,
         events: RequestEvents,
+        limits: CallerLimits,
         deadline: float,
         clock: Callable[[], float],
     ) -> None:
+        self.limits = limits
         self.policy, self._profile, self._reader = policy, profile, reader
         self._tokens, self._foreign, self.events = tokens, foreign, events
         self._deadline, self._clock = deadline, clock
@@ -74,7 +99,7 @@ class Service:
         if peer.caller.is_self:
             return self._refuse(request, peer, session, Refused(LOOP))
         if self.policy.mode == "passthrough":
-            decision = self.policy.decide(request, session, peer.hosts, peer.caller.identity.resolved)
+            decision = self.policy.decide(request, session, peer.hosts, peer.caller, peer.memo)
             return self._finish(
                 request, peer, session, decision.would_refuse, lambda: self._pass(request), arrived
             )
@@ -87,18 +112,23 @@ class Service:
             if verdict is Verdict.FOREIGN and self._foreign.is_accepted(request.token, identity):
                 verdict = Verdict.VALID
         decision = self.policy.decide(
-            request, session, peer.hosts, identity.resolved, verdict is Verdict.ELSEWHERE
+            request, session, peer.hosts, peer.caller, peer.memo, verdict is Verdict.ELSEWHERE
         )
         if decision.refusal is not None:
             return self._refuse(request, peer, session, Refused(decision.refusal))
+        wait = self.limits.hit(identity, decision.rule, now)
         if session is Session.TOKEN:
-            return self._token(request, peer, arrived)
+            return self._token(request, peer, arrived, wait)
+        if wait:
+            return self._refuse(request, peer, session, _too_fast(wait, "limits.hits, or its rule's rate"))
         if verdict is Verdict.INVALID:
             return self._refuse(request, peer, session, Refused(TOKEN_INVALID))
         foreign = verdict is Verdict.FOREIGN
 
-        def work() -> Coroutine[Any, Any, Answer]:
-            return self._foreign_read(request, peer) if foreign else self._read(request)
+        async def work() -> Answer:
+            if decision.exclusive:
+                await self._ask_others(request, session, peer)
+            return await (self._foreign_read(request, peer) if foreign else self._read(request, identity))
 
         return self._finish(request, peer, session, decision.would_refuse, work, arrived)
 
@@ -118,29 +148,45 @@ class Service:
         if request.is_put or request.token is not None:
             self._failed[peer.client] = self._clock()
 
-    def _token(self, request: Request, peer: Peer, arrived: float) -> Answer | Coroutine[Any, Any, Answer]:
+    def _token(
+        self, request: Request, peer: Peer, arrived: float, wait: float
+    ) -> Answer | Coroutine[Any, Any, Answer]:
         identity = peer.caller.identity
         try:
             ttl = parse_ttl(request.ttl, self._profile)
         except Refused as error:
             return self._refuse(request, peer, Session.TOKEN, error)
         token = self._tokens.again(identity, ttl)
-        if token is not None:
+        if token is not None and not wait:
             answer = _token_answer(token)
             self._record(request, peer, Session.TOKEN, answer.status, None, None)
             return answer
 
         async def issue() -> Answer:
+            # Delayed, never refused: a client whose PUT fails goes on in normal mode.
+            await asyncio.sleep(min(wait, self._deadline / 2))
             return _token_answer(await self._tokens.issue(identity, ttl))
 
         return self._finish(request, peer, Session.TOKEN, None, issue, arrived)
 
-    async def _read(self, request: Request) -> Answer:
+    async def _ask_others(self, request: Request, session: Session, peer: Peer) -> None:
+        """Raises Refused when another process that holds this connection may not read the item."""
+        for other in await peer.others():
+            decision = self.policy.of_item(request.target.segments, session, other)
+            if decision.refusal is not None:
+                who = other.process.pid if other.process else other.why_unresolved
+                raise Refused(SHARED_SOCKET, f"process {who}: {decision.refusal.slug}")
+
+    async def _read(self, request: Request, identity: Identity) -> Answer:
         target, item = request.target, request.item
 
         async def read() -> Answer:
-            return await self._reader.read(target, item, self._same_sensitivity(target))
+            return await self._reader.read(target, item, self._same_sensitivity(target), identity)
 
+        if item is ItemClass.NEVER or target.key not in self._flights:
+            wait = self.limits.miss(identity, self._clock())
+            if wait:
+                raise _too_fast(wait, "limits.misses")
         if item is ItemClass.NEVER:
             return await read()
         return await asyncio.shield(self._flights.join(target.key, read))
@@ -213,6 +259,10 @@ class Service:
                 detail=error.detail if error else "",
             )
         )
+
+
+def _too_fast(wait: float, which: str) -> Refused:
+    return Refused(RATE, which, retry_after=max(1, math.ceil(wait)))
 
 
 def _token_answer(token: str) -> Answer:

@@ -28,6 +28,12 @@ class UpstreamAnswer:
     location: bytes | None
     encoding: bytes | None
 
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds after which the service wants to be asked again; a date is not taken."""
+        value = dict(self.answer.headers).get(b"Retry-After", b"")
+        return float(value) if value.isdigit() and len(value) < 10 else None
+
 
 class StaleConnection(Exception):
     """A pooled connection was closed by the service before it answered a byte."""

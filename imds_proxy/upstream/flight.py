@@ -23,6 +23,9 @@ class SingleFlight(Generic[T]):
     def __len__(self) -> int:
         return len(self._flights)
 
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._flights
+
     def join(self, key: Hashable, start: Callable[[], Awaitable[T]]) -> asyncio.Task[T]:
         """The running task for `key`, started by `start` if there is none."""
         flight = self._flights.get(key)

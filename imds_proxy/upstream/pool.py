@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 from imds_proxy.errors import DEADLINE, UNREACHABLE, UPSTREAM_BROKEN, Refused
 from imds_proxy.upstream.exchange import StaleConnection, UpstreamAnswer, UpstreamConnection
+from imds_proxy.upstream.gate import OURS, UpstreamGate
 
 _RETRY_CONNECT = 0.05  # seconds between tries to connect to a service that is restarting
 _MAX_WAITING = 4096
@@ -32,8 +33,17 @@ class PoolLimits:
 class Pool:
     """At most `limits.connections` connections to `host`:`port`; the rest wait, first come first served."""
 
-    def __init__(self, host: str, port: int, limits: PoolLimits, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        limits: PoolLimits,
+        clock: Callable[[], float],
+        gate: UpstreamGate | None = None,
+    ) -> None:
+        """Without a `gate` calls go as they come."""
         self._host, self._port, self._limits, self._clock = host, port, limits, clock
+        self._gate = gate
         self._idle: deque[UpstreamConnection] = deque()
         self._open = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
@@ -46,13 +56,29 @@ class Pool:
         """How many connections are open, usable and not in use."""
         return sum(connection.usable for connection in self._idle)
 
-    async def get(self, method: str, target: str, headers: tuple[tuple[bytes, bytes], ...]) -> UpstreamAnswer:
-        """An idempotent exchange; tried once more when the pooled connection turns out stale."""
-        return await self._exchange(method, target, headers, reuse=True)
+    async def get(
+        self,
+        method: str,
+        target: str,
+        headers: tuple[tuple[bytes, bytes], ...],
+        caller: Hashable | None = OURS,
+    ) -> UpstreamAnswer:
+        """An idempotent exchange for `caller` (None: outside of the budget). Raises Refused.
+
+        Tried again when the pooled connection turns out stale, and while the service throttles and patience
+        allows.
+        """
+        until = self._clock() + self._limits.patience
+        while True:
+            reply = await self._exchange(method, target, headers, caller, until, reuse=True)
+            gated = self._gate is not None and caller is not None
+            if not gated or reply.answer.status != 429 or self._clock() >= until:
+                return reply
 
     async def put(self, target: str, headers: tuple[tuple[bytes, bytes], ...]) -> UpstreamAnswer:
-        """A PUT, on a fresh connection always, since it is never repeated."""
-        return await self._exchange("PUT", target, headers, reuse=False)
+        """A PUT, on a fresh connection always, since it is never repeated. Raises Refused."""
+        until = self._clock() + self._limits.patience
+        return await self._exchange("PUT", target, headers, OURS, until, reuse=False)
 
     def close(self) -> None:
         """Drops the idle connections; those in use end with their exchange."""
@@ -61,23 +87,41 @@ class Pool:
             self._idle.pop().abort()
 
     async def _exchange(
-        self, method: str, target: str, headers: tuple[tuple[bytes, bytes], ...], *, reuse: bool
+        self,
+        method: str,
+        target: str,
+        headers: tuple[tuple[bytes, bytes], ...],
+        caller: Hashable | None,
+        until: float,
+        *,
+        reuse: bool,
     ) -> UpstreamAnswer:
-        until = self._clock() + self._limits.patience
+        if self._gate is not None and caller is not None:
+            await self._gate.turn(caller, until)
         await self._enter(until)
+        sent_at = self._clock()
         connection: UpstreamConnection | None = None
         try:
             while True:
                 connection = (self._take_idle() if reuse else None) or await self._connect(until)
                 try:
-                    return await connection.exchange(method, target, headers, self._limits.read_timeout)
+                    reply = await connection.exchange(method, target, headers, self._limits.read_timeout)
                 except StaleConnection:
                     if not reuse:
                         raise Refused(UPSTREAM_BROKEN, "closed unanswered") from None
                 except (TimeoutError, asyncio.TimeoutError):
+                    self._overloaded(sent_at, None)
                     raise Refused(DEADLINE, "upstream.read_timeout") from None
+                else:
+                    if reply.answer.status in (429, 503):
+                        self._overloaded(sent_at, reply)
+                    return reply
         finally:
             self._leave(connection)
+
+    def _overloaded(self, sent_at: float, reply: UpstreamAnswer | None) -> None:
+        if self._gate is not None:
+            self._gate.overloaded(sent_at, reply.retry_after if reply else None)
 
     def _take_idle(self) -> UpstreamConnection | None:
         # The most recently used first: the least likely to have been closed meanwhile.

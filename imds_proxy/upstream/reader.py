@@ -5,13 +5,14 @@ Knows nothing of who asks; what it returns is the service's own answer or a Refu
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 from imds_proxy.errors import TOKEN_REJECTED, UPSTREAM_FOREIGN, UPSTREAM_REDIRECT, Refused
 from imds_proxy.protocol.profile import ItemClass, Profile
 from imds_proxy.protocol.responses import Answer
 from imds_proxy.protocol.target import Target, canonical_target
 from imds_proxy.upstream.exchange import UpstreamAnswer
+from imds_proxy.upstream.gate import OURS
 from imds_proxy.upstream.pool import Pool
 from imds_proxy.upstream.tokens import TokenKeeper
 
@@ -26,16 +27,19 @@ class ServiceReader:
     def __init__(self, pool: Pool, keeper: TokenKeeper, profile: Profile, headers: Headers) -> None:
         self._pool, self._keeper, self._profile, self._headers = pool, keeper, profile, headers
 
-    async def read(self, target: Target, item: ItemClass, allow: Callable[[Target], bool]) -> Answer:
+    async def read(
+        self, target: Target, item: ItemClass, allow: Callable[[Target], bool], caller: Hashable = OURS
+    ) -> Answer:
         """The item, with the proxy's own token; a refused token is renewed and the call repeated once.
 
-        `allow` is asked before a redirect by a trailing slash is resolved. Raises Refused.
+        `caller` is for whom, in the queue to the service. `allow` is asked before a redirect by a trailing
+        slash is resolved. Raises Refused.
         """
         token = await self._keeper.get()
-        reply = await self._get(target, token)
+        reply = await self._get(target, token, caller)
         if reply.answer.status in (401, 403):
             if self._keeper.reject(token):
-                reply = await self._get(target, await self._keeper.get())
+                reply = await self._get(target, await self._keeper.get(), caller)
             if reply.answer.status == 401:
                 # A 401 speaks of our token, which is never the caller's fault; a 403 may speak of the item.
                 raise Refused(TOKEN_REJECTED)
@@ -43,24 +47,24 @@ class ServiceReader:
             target = self._slash_twin(target, reply)
             if not allow(target):
                 raise Refused(UPSTREAM_REDIRECT, "to an item that the caller may not read")
-            reply = await self._get(target, token)
+            reply = await self._get(target, token, caller)
         return _judged(reply, item)
 
-    async def read_with(self, target: Target, item: ItemClass, token: str) -> Answer:
+    async def read_with(self, target: Target, item: ItemClass, token: str, caller: Hashable = OURS) -> Answer:
         """The item with a caller's own token: the service judges it. Raises Refused."""
-        return _judged(await self._get(target, token), item)
+        return _judged(await self._get(target, token, caller), item)
 
     async def forward(self, method: str, target: Target, item: ItemClass, headers: Headers) -> Answer:
         """Passthrough: the call with the caller's own evidence and token headers. Raises Refused."""
         if method == "PUT":
             reply = await self._pool.put(target.text, (*self._headers, *headers, (b"Content-Length", b"0")))
         else:
-            reply = await self._pool.get("GET", target.text, (*self._headers, *headers))
+            reply = await self._pool.get("GET", target.text, (*self._headers, *headers), caller=None)
         return _judged(reply, item)
 
-    async def _get(self, target: Target, token: str) -> UpstreamAnswer:
+    async def _get(self, target: Target, token: str, caller: Hashable) -> UpstreamAnswer:
         headers = (*self._headers, (self._profile.token_header, token.encode("latin-1")))
-        return await self._pool.get("GET", target.text, headers)
+        return await self._pool.get("GET", target.text, headers, caller)
 
     def _slash_twin(self, target: Target, reply: UpstreamAnswer) -> Target:
         """The target of a redirect that differs by a trailing slash only. Raises Refused for any other."""

@@ -6,8 +6,16 @@ from typing import Any
 
 from imds_proxy.callers.cgroupfs import CgroupTree
 from imds_proxy.callers.cgroups import Membership
+from imds_proxy.callers.hostfiles import HostFiles
 from imds_proxy.callers.procfs import ProcessView, Stat
-from imds_proxy.callers.profile import ProcessFacts, build_caller, identity_of, made_the_socket, read_facts
+from imds_proxy.callers.profile import (
+    ProcessFacts,
+    Surroundings,
+    build_caller,
+    identity_of,
+    made_the_socket,
+    read_facts,
+)
 from imds_proxy.callers.sockdiag import SocketOwner
 from imds_proxy.callers.usernames import UserNames
 from imds_proxy.policy.caller import Caller, Identity
@@ -15,11 +23,13 @@ from imds_proxy.policy.caller import Caller, Identity
 NO_TREE = CgroupTree(None)
 
 
-def _caller(pid: int, owner: SocketOwner) -> Caller:
+def _caller(pid: int, owner: SocketOwner, watched: tuple[str, ...] = ()) -> Caller:
     with ProcessView(pid) as view:
         found = read_facts(view)
-    assert found is not None
-    return build_caller(pid, *found, owner, UserNames(), "/proc")
+        assert found is not None
+        return build_caller(
+            view, *found, owner, Surroundings.of_host(UserNames(), HostFiles(watched), "/proc")
+        )
 
 
 def test_a_profile_names_process_script_user_and_ancestors(client: Any) -> None:

@@ -36,6 +36,12 @@ def _accepted(resolver: Resolver, server: socket.socket) -> Ticket:
     return resolver.look_up(accepted, peer)
 
 
+def _others(resolver: Resolver, caller: Caller) -> set[int | None]:
+    """The other processes that hold the connection accepted last."""
+    accepted = _OPEN[-1]
+    return {_pid(other) for other in resolver.others(accepted, accepted.getpeername(), caller)}
+
+
 _OPEN: list[socket.socket] = []
 
 
@@ -139,8 +145,9 @@ def test_of_two_holders_the_newest_is_named_and_both_are_listed(
     child = int(client.run("result = os.fork() or signal.pause()"))
     try:
         ticket = _accepted(resolver, server)
-        assert resolver.holders(ticket)[0] == _pid(resolver.scan(ticket))
-        assert set(resolver.holders(ticket)) == {client.pid, child}
+        caller = resolver.scan(ticket)
+        assert _pid(caller) == child
+        assert _others(resolver, caller) == {client.pid}
     finally:
         os.kill(child, 9)
 
@@ -153,8 +160,9 @@ def test_an_heir_born_after_the_connection_is_not_the_caller(
     _await_next_tick(ticket)
     child = int(client.run("result = os.fork() or signal.pause()"))
     try:
-        assert set(resolver.holders(ticket)) == {client.pid, child}
-        assert _pid(resolver.scan(ticket)) == client.pid
+        caller = resolver.scan(ticket)
+        assert _pid(caller) == client.pid
+        assert _others(resolver, caller) == {child}
     finally:
         os.kill(child, 9)
 
@@ -332,7 +340,7 @@ def test_no_descriptor_is_left_open(server: socket.socket, client: Any) -> None:
         accepted, peer = server.accept()
         with accepted:
             ticket = resolver.look_up(accepted, peer)
-            assert resolver.resolve(ticket) or resolver.scan(ticket)
-            resolver.holders(ticket)
+            caller = resolver.resolve(ticket) or resolver.scan(ticket)
+            assert resolver.others(accepted, peer, caller) == ()
     resolver.close()
     assert len(list(Path("/proc/self/fd").iterdir())) == before

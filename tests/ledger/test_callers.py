@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from imds_proxy.ledger.callers import CallerKey, CallerLedger
-from imds_proxy.policy.caller import Caller, Identity, Process
+from imds_proxy.policy.caller import Caller, Identity, Process, Program
 from imds_proxy.protocol.session import Session
 
 
 def caller(number: int = 0, *, pid: int = 7, exe: str = "/usr/bin/curl", script: str | None = None) -> Caller:
-    return Caller(Identity(number), process=Process(pid, exe), script=script)
+    return Caller(Identity(number), process=Process(pid, exe), program=Program(script=script))
 
 
 def test_a_caller_is_news_once_for_each_kind_of_session() -> None:
@@ -50,4 +50,24 @@ def test_neither_callers_nor_their_paths_grow_without_bound() -> None:
         ledger.note(caller(0), Session.LEGACY, f"/{number}", False)
     records = ledger.take_summaries()
     assert len(records) <= 10
-    assert all(len(record.items) <= 16 for record in records)
+    assert all(len(record.items) <= 64 for record in records)
+
+
+def test_a_record_that_is_full_can_be_taken_before_it_drops_a_path() -> None:
+    ledger = CallerLedger()
+    for number in range(63):
+        ledger.note(caller(), Session.LEGACY, f"/{number}", False)
+    assert ledger.take_full(caller()) is None
+    ledger.note(caller(), Session.LEGACY, "/63", False)
+    record = ledger.take_full(caller())
+    assert record is not None
+    assert (len(record.items), record.items_dropped) == (64, 0)
+    assert not ledger.note(caller(), Session.LEGACY, "/64", False)
+    assert ledger.take_summaries()[0].items == {"/64"}
+    assert ledger.take_full(caller(5)) is None
+
+
+def test_a_path_that_is_no_item_is_counted_and_not_kept() -> None:
+    ledger = CallerLedger()
+    ledger.note(caller(), Session.TOKEN, None, False)
+    assert ledger.take_summaries()[0].items == set()

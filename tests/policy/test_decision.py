@@ -8,7 +8,8 @@ import itertools
 import pytest
 
 from imds_proxy.errors import BROWSER, HOST, LEGACY_REFUSED, RELAYED, TOKEN_BINDING, UNRESOLVED, Refusal
-from imds_proxy.policy.decision import ALLOWED, Decision, Policy
+from imds_proxy.policy.caller import Caller, Identity
+from imds_proxy.policy.decision import ALLOWED, Decision, DecisionMemo, Policy
 from imds_proxy.policy.sensitive import SensitivePaths
 from imds_proxy.protocol.profile import ItemClass
 from imds_proxy.protocol.request import Request
@@ -30,6 +31,8 @@ PLAIN = Request(
     keep_alive=True,
     is_put=False,
 )
+NAMED = Caller(Identity(1000))
+UNNAMED = Caller(Identity(None, origin="127.0.0.1"))
 SECRET = dataclasses.replace(PLAIN, target=canonical_target(b"/latest/user-data"))
 
 
@@ -46,7 +49,9 @@ def decide(
     resolved: bool = True,
     elsewhere: bool = False,
 ) -> Decision:
-    return policy(mode, enforcing).decide(request, session, HOSTS, resolved, elsewhere)
+    return policy(mode, enforcing).decide(
+        request, session, HOSTS, NAMED if resolved else UNNAMED, DecisionMemo(), elsewhere
+    )
 
 
 @pytest.mark.parametrize("session", Session)

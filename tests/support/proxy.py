@@ -17,6 +17,8 @@ import yaml
 
 from imds_proxy.demo.processes import announced, ending
 
+# Most tests are not about rates, and ask faster than any caller should.
+PLENTY = {"hits": "1000000/s", "misses": "1000000/s", "upstream": "1000000/s"}
 TTL_HEADER = "X-aliyun-ecs-metadata-token-ttl-seconds"
 TOKEN_HEADER = "X-aliyun-ecs-metadata-token"
 
@@ -30,13 +32,14 @@ class Reply:
 
 @dataclass
 class Proxy:
-    """A running daemon. `log_path` holds its stderr, `state` its directory."""
+    """A running daemon. `log_path` holds its stderr, `state` its directory, `config` is its file."""
 
     host: str
     port: int
     process: subprocess.Popen[str]
     log_path: Path
     state: Path
+    config: Path
 
     def request(
         self, method: str, path: str, headers: dict[str, str] | None = None, timeout: float = 5
@@ -93,7 +96,12 @@ def running_proxy(
     with tempfile.TemporaryDirectory() as temporary:
         directory = Path(temporary)
         config = directory / "config.yaml"
-        chosen: dict[str, Any] = {"state": str(state or directory / "state"), **(settings or {})}
+        chosen: dict[str, Any] = {
+            "state": str(state or directory / "state"),
+            "admin": {"socket": str(directory / "admin.sock")},
+            **(settings or {}),
+        }
+        chosen["limits"] = {**PLENTY, **chosen.get("limits", {})}
         config.write_text(yaml.safe_dump(chosen))
         log_path = directory / "log"
         with log_path.open("w") as log:
@@ -111,4 +119,4 @@ def running_proxy(
                 heard_at, _, number = announced(process).rpartition(":")
             except RuntimeError as error:
                 raise AssertionError(f"not listening: {str(error)!r} {log_path.read_text()}") from None
-            yield Proxy(heard_at, int(number), process, log_path, Path(chosen["state"]))
+            yield Proxy(heard_at, int(number), process, log_path, Path(chosen["state"]), config)

@@ -13,6 +13,7 @@ from typing import Any
 
 from imds_proxy.config import Config, parse_address
 from imds_proxy.policy.caller import Caller, Identity, Process
+from imds_proxy.policy.rules import Rate
 from imds_proxy.server.build import Daemon, build
 from imds_proxy.server.connection import CallerConnection
 from imds_proxy.server.log import Log
@@ -25,8 +26,16 @@ PUT = (
 )
 
 
+PLENTY = {"hits": Rate(1e6, 1e6), "misses": Rate(1e6, 1e6), "upstream": Rate(1e6, 1e6)}
+
+
 class KnownCaller:
     """Attribution that always knows."""
+
+    epoch = 0
+
+    async def others(self, accepted: socket.socket, peer: object, caller: Caller) -> tuple[Caller, ...]:
+        return ()
 
     def begin(self, accepted: socket.socket, peer: object) -> Caller | Coroutine[Any, Any, Caller]:
         return Caller(Identity(1000, unit="test.service"), process=Process(7, "/usr/bin/test"))
@@ -52,7 +61,7 @@ async def served(
     config = dataclasses.replace(
         config,
         upstream=upstream,
-        limits=dataclasses.replace(config.limits, **limits),
+        limits=dataclasses.replace(config.limits, **{**PLENTY, **limits}),
         state=Path("/nonexistent"),
         **(settings or {}),
     )

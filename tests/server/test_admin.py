@@ -1,0 +1,108 @@
+"""The admin socket: for root and the daemon's user only, one command a connection."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from imds_proxy.server.admin import AdminSocket, ask
+
+T = TypeVar("T")
+
+
+async def _hello() -> dict[str, Any]:
+    return {"ok": True, "said": "hello"}
+
+
+def with_socket(path: Path, talk: Callable[[], T]) -> T:
+    async def main() -> T:
+        admin = AdminSocket(path, {"hello": _hello})
+        await admin.open()
+        try:
+            return await asyncio.wait_for(asyncio.to_thread(talk), 10)
+        finally:
+            await admin.close()
+
+    return asyncio.run(main())
+
+
+def said(path: Path, raw: bytes) -> bytes:
+    with socket.socket(socket.AF_UNIX) as wire:
+        wire.settimeout(5)
+        wire.connect(str(path))
+        wire.sendall(raw)
+        wire.shutdown(socket.SHUT_WR)
+        return b"".join(iter(lambda: wire.recv(4096), b""))
+
+
+def test_a_command_is_answered_and_the_socket_is_gone_after(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "admin.sock"
+    assert with_socket(path, lambda: ask(path, "hello")) == {"ok": True, "said": "hello"}
+    assert not path.exists()
+
+
+def test_only_the_owner_may_connect(tmp_path: Path) -> None:
+    path = tmp_path / "admin.sock"
+    mode = with_socket(path, lambda: stat.S_IMODE(path.stat().st_mode))
+    assert mode == 0o600
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_another_user_is_refused_even_where_the_socket_was_opened_to_it(tmp_path: Path) -> None:
+    path = tmp_path / "admin.sock"
+    script = (
+        "import os, socket, sys; wire = socket.socket(socket.AF_UNIX); os.chmod(sys.argv[1], 0o666);"
+        "[os.chmod(p, 0o755) for p in sys.argv[2:]]; os.setuid(65534); wire.connect(sys.argv[1]);"
+        'wire.sendall(b\'{"command": "hello"}\\n\'); print(wire.recv(4096).decode())'
+    )
+    open_too = [str(one) for one in (tmp_path, *tmp_path.parents) if str(one).startswith("/tmp/")]
+
+    def talk() -> str:
+        words = [sys.executable, "-c", script, str(path), *open_too]
+        return subprocess.run(words, capture_output=True, text=True, timeout=10).stdout
+
+    assert "only root and the daemon's own user may ask" in with_socket(path, talk)
+
+
+@pytest.mark.parametrize("raw", [b"", b"\n", b"no json\n", b"[1]\n", b'{"command": 5}\n', b"x" * 9000])
+def test_nonsense_does_nothing_and_the_next_is_served(tmp_path: Path, raw: bytes) -> None:
+    path = tmp_path / "admin.sock"
+
+    def talk() -> tuple[bytes, dict[str, Any]]:
+        return said(path, raw), ask(path, "hello")
+
+    nonsense, after = with_socket(path, talk)
+    assert b"hello" not in nonsense or b"no such command" in nonsense
+    assert after["ok"]
+
+
+def test_an_unknown_command_is_told_which_there_are(tmp_path: Path) -> None:
+    path = tmp_path / "admin.sock"
+    assert with_socket(path, lambda: ask(path, "bye"))["errors"] == ["no such command; there is hello"]
+
+
+def test_a_left_over_socket_is_replaced_a_living_one_and_other_files_are_not(tmp_path: Path) -> None:
+    path = tmp_path / "admin.sock"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    assert with_socket(path, lambda: ask(path, "hello"))["ok"]
+
+    def second() -> None:
+        with pytest.raises(FileExistsError):
+            asyncio.run(AdminSocket(path, {}).open())
+
+    with_socket(path, second)
+    path.write_text("precious")
+    with pytest.raises(FileExistsError):
+        asyncio.run(AdminSocket(path, {}).open())
+    assert path.read_text() == "precious"
