@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from imds_proxy.callers.cgroupfs import CgroupTree
 from imds_proxy.callers.cgroups import path_membership
+from imds_proxy.callers.conntrack import Conntrack
 from imds_proxy.callers.hostfiles import HostFiles
 from imds_proxy.callers.procfs import ProcessView, newest_first, pids_newest_first
 from imds_proxy.callers.profile import (
@@ -66,6 +67,7 @@ class Resolver:
     ) -> None:
         self._proc_root = proc_root
         self._diag = diag if diag is not None else _open_diag()
+        self._conntrack = Conntrack()
         self._tree = tree if tree is not None else CgroupTree.find()
         self._around = Surroundings.of_host(UserNames(), HostFiles(), proc_root)
         self._recent = RecentProcesses()
@@ -76,9 +78,10 @@ class Resolver:
         self._recent = RecentProcesses()
 
     def close(self) -> None:
-        """Closes the netlink socket and the cgroup mount."""
+        """Closes the netlink sockets and the cgroup mount."""
         if self._diag is not None:
             self._diag.close()
+        self._conntrack.close()
         self._tree.close()
 
     def look_up(self, accepted: socket.socket, peer: tuple[object, ...] | None) -> Ticket:
@@ -98,6 +101,8 @@ class Resolver:
             return Ticket(None, origin, now, "sock_diag is not available")
         destination = original_destination(accepted, local) or local
         owner = self._diag.owner(client, destination)
+        if owner is None and (ends := self._conntrack.original(client, local)) is not None:
+            owner = self._diag.owner(*ends)  # the redirect gave the client another port
         if owner is None:
             return Ticket(None, origin, now, "no live socket on this machine has this connection")
         return Ticket(owner, origin, now)
@@ -166,6 +171,8 @@ class Resolver:
         if client is None or local is None or self._diag is None:
             return ()
         owner = self._diag.held(client, original_destination(accepted, local) or local)
+        if owner is None and (ends := self._conntrack.original(client, local)) is not None:
+            owner = self._diag.held(*ends)
         if owner is None:
             return ()  # nobody is left to read the answer
         deadline = time.monotonic() + _SCAN_SECONDS
