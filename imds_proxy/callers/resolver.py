@@ -159,10 +159,9 @@ class Resolver:
                 raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
             return build_caller(view, *found, SocketOwner(uids[1], 0, None), self._around)
 
-    def others(
-        self, accepted: socket.socket, peer: tuple[object, ...] | None, caller: Caller
-    ) -> tuple[Caller, ...]:
-        """Every other process that holds the caller's end now: after fork, or when it was passed on.
+    def holders(self, accepted: socket.socket, peer: tuple[object, ...] | None) -> tuple[Caller, ...]:
+        """Every process that holds the caller's end now, each under its own user: more than one after fork,
+        or when the socket was passed on.
 
         Blocks, and looks at all processes: for a thread. Raises TimeoutError when there are too many to look
         at. Processes that we may not look at are passed over.
@@ -176,12 +175,11 @@ class Resolver:
         if owner is None:
             return ()  # nobody is left to read the answer
         deadline = time.monotonic() + _SCAN_SECONDS
-        known = caller.process.pid if caller.process else None
         found = []
         for pid in pids_newest_first(self._proc_root):
             if time.monotonic() > deadline:
                 raise TimeoutError("too many processes to look at")
-            if pid != known and (holder := self._holder(pid, owner)):
+            if holder := self._holder(pid, owner):
                 found.append(holder)
         return tuple(found)
 

@@ -46,7 +46,8 @@ class AdaptiveBudget:
         self._recover(now)
         if now < self._paused_until:
             return self._paused_until - now
-        keep = 0.0 if sparse else (self._full.burst - 1) / 2
+        # The less the service can take, the sooner what is kept is whole again.
+        keep = 0.0 if sparse else (self._full.burst - 1) / 2 * (self._rate / self._full.per_second)
         return max(0.0, (1 + keep - self._bucket.level(now)) / self._rate)
 
     def take(self, now: float) -> None:

@@ -42,8 +42,8 @@ class BoundedAttribution:
         self.unresolved += caller.why_unresolved is not None
         return caller
 
-    async def others(self, accepted: socket.socket, peer: object, caller: Caller) -> tuple[Caller, ...]:
-        """Every other process that holds the caller's end of the connection.
+    async def holders(self, accepted: socket.socket, peer: object) -> tuple[Caller, ...]:
+        """Every process that holds the caller's end of the connection, each under its own user.
 
         Raises Refused when that cannot be told; without the rights to look at other users' processes only
         those that may be looked at count (the start says so).
@@ -54,7 +54,7 @@ class BoundedAttribution:
         try:
             name = peer if isinstance(peer, tuple) else None
             work = asyncio.get_running_loop().run_in_executor(
-                self._threads, self._resolver.others, accepted, name, caller
+                self._threads, self._resolver.holders, accepted, name
             )
             return await asyncio.wait_for(work, _PATIENCE)
         except (TimeoutError, asyncio.TimeoutError):

@@ -32,8 +32,8 @@ class Attribution(Protocol):
     def begin(self, accepted: socket.socket, peer: object) -> Caller | Coroutine[Any, Any, Caller]:
         """The caller, at once where that is cheap, else a coroutine for it; never raises."""
 
-    async def others(self, accepted: socket.socket, peer: object, caller: Caller) -> tuple[Caller, ...]:
-        """The other processes that hold the caller's end of the connection. Raises Refused."""
+    async def holders(self, accepted: socket.socket, peer: object) -> tuple[Caller, ...]:
+        """The processes that hold the caller's end of the connection now. Raises Refused."""
 
     @property
     def epoch(self) -> int:
@@ -213,7 +213,7 @@ class CallerConnection(asyncio.Protocol):
             caller,
             self._shared.hosts(accepted),
             self._shared.decisions.of(caller),
-            partial(attribution.others, accepted, name, caller),
+            partial(attribution.holders, accepted, name),
         )
         self._advance()
 

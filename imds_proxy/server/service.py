@@ -31,7 +31,7 @@ from imds_proxy.upstream.flight import SingleFlight, wait_until
 from imds_proxy.upstream.reader import ServiceReader
 
 
-async def _alone() -> tuple[Caller, ...]:
+async def _unknown() -> tuple[Caller, ...]:
     return ()
 
 
@@ -52,12 +52,12 @@ class DecisionMemos:
 @dataclass(frozen=True, slots=True)
 class Peer:
     """What a connection knows of its other end: the caller, the Host values it may send, what was decided
-    for callers like it, and how to find the other processes that hold this connection (raises Refused)."""
+    for callers like it, and how to find the processes that hold its end (raises Refused)."""
 
     caller: Caller
     hosts: Container[bytes]
     memo: DecisionMemo = field(default_factory=DecisionMemo)
-    others: Callable[[], Awaitable[tuple[Caller, ...]]] = _alone
+    holders: Callable[[], Awaitable[tuple[Caller, ...]]] = _unknown
 
     @property
     def client(self) -> Hashable:
@@ -127,7 +127,7 @@ class Service:
 
         async def work() -> Answer:
             if decision.exclusive:
-                await self._ask_others(request, session, peer)
+                await self._ask_holders(request, session, peer)
             return await (self._foreign_read(request, peer) if foreign else self._read(request, identity))
 
         return self._finish(request, peer, session, decision.would_refuse, work, arrived)
@@ -169,12 +169,12 @@ class Service:
 
         return self._finish(request, peer, Session.TOKEN, None, issue, arrived)
 
-    async def _ask_others(self, request: Request, session: Session, peer: Peer) -> None:
-        """Raises Refused when another process that holds this connection may not read the item."""
-        for other in await peer.others():
-            decision = self.policy.of_item(request.target.segments, session, other)
+    async def _ask_holders(self, request: Request, session: Session, peer: Peer) -> None:
+        """Raises Refused when a process that holds this connection may not read the item."""
+        for holder in await peer.holders():
+            decision = self.policy.of_item(request.target.segments, session, holder)
             if decision.refusal is not None:
-                who = other.process.pid if other.process else other.why_unresolved
+                who = holder.process.pid if holder.process else holder.why_unresolved
                 raise Refused(SHARED_SOCKET, f"process {who}: {decision.refusal.slug}")
 
     async def _read(self, request: Request, identity: Identity) -> Answer:

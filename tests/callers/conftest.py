@@ -6,12 +6,12 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 
-from imds_proxy.callers.cgroupfs import MOUNTS
+from places import cgroup
 
 # All is imported at once: another user may not be able to read this Python's library.
 # Each line on stdin is Python to run; when it has run, a line with repr(result) comes back.
@@ -89,23 +89,5 @@ def client(new_client: Callable[..., Client]) -> Client:
 @pytest.fixture
 def new_cgroup() -> Iterator[Callable[[str], Path]]:
     """Makes cgroups in the v2 hierarchy, where this machine lets us; removed at the end."""
-    made: list[Path] = []
-
-    def make(name: str) -> Path:
-        for mount in MOUNTS:
-            if Path(mount, "cgroup.controllers").exists():
-                path = Path(mount, name)
-                try:
-                    path.mkdir()
-                except OSError as error:
-                    pytest.skip(f"no cgroup can be made here: {error}")
-                made.append(path)
-                return path
-        pytest.skip("no cgroup v2 hierarchy is mounted")
-
-    yield make
-    for path in made:
-        for pid in (path / "cgroup.procs").read_text().split():
-            with suppress(OSError):
-                (path.parent / "cgroup.procs").write_text(pid)
-        path.rmdir()
+    with ExitStack() as made:
+        yield lambda name: made.enter_context(cgroup(name))

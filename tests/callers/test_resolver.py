@@ -36,10 +36,10 @@ def _accepted(resolver: Resolver, server: socket.socket) -> Ticket:
     return resolver.look_up(accepted, peer)
 
 
-def _others(resolver: Resolver, caller: Caller) -> set[int | None]:
-    """The other processes that hold the connection accepted last."""
+def _holders(resolver: Resolver) -> set[int | None]:
+    """The processes that hold the connection accepted last."""
     accepted = _OPEN[-1]
-    return {_pid(other) for other in resolver.others(accepted, accepted.getpeername(), caller)}
+    return {_pid(holder) for holder in resolver.holders(accepted, accepted.getpeername())}
 
 
 _OPEN: list[socket.socket] = []
@@ -147,7 +147,7 @@ def test_of_two_holders_the_newest_is_named_and_both_are_listed(
         ticket = _accepted(resolver, server)
         caller = resolver.scan(ticket)
         assert _pid(caller) == child
-        assert _others(resolver, caller) == {client.pid}
+        assert _holders(resolver) == {client.pid, child}
     finally:
         os.kill(child, 9)
 
@@ -162,7 +162,7 @@ def test_an_heir_born_after_the_connection_is_not_the_caller(
     try:
         caller = resolver.scan(ticket)
         assert _pid(caller) == client.pid
-        assert _others(resolver, caller) == {child}
+        assert _holders(resolver) == {client.pid, child}
     finally:
         os.kill(child, 9)
 
@@ -341,6 +341,6 @@ def test_no_descriptor_is_left_open(server: socket.socket, client: Any) -> None:
         with accepted:
             ticket = resolver.look_up(accepted, peer)
             caller = resolver.resolve(ticket) or resolver.scan(ticket)
-            assert resolver.others(accepted, peer, caller) == ()
+            assert [_pid(one) for one in resolver.holders(accepted, peer)] == [_pid(caller)]
     resolver.close()
     assert len(list(Path("/proc/self/fd").iterdir())) == before

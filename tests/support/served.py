@@ -34,7 +34,7 @@ class KnownCaller:
 
     epoch = 0
 
-    async def others(self, accepted: socket.socket, peer: object, caller: Caller) -> tuple[Caller, ...]:
+    async def holders(self, accepted: socket.socket, peer: object) -> tuple[Caller, ...]:
         return ()
 
     def begin(self, accepted: socket.socket, peer: object) -> Caller | Coroutine[Any, Any, Caller]:
