@@ -64,13 +64,20 @@ class Client:
     hardened: bool
 
 
-def make_clients(cache: Path, scripts: Path) -> tuple[Client, ...]:
-    """Writes the scripts, builds what environments are missing in `cache`. Raises Missing."""
+def scripts_in(cache: Path) -> Path:
+    """Where the scripts stand: the same place each time, since a rule may name them."""
+    return cache / "scripts"
+
+
+def make_clients(cache: Path) -> tuple[Client, ...]:
+    """Writes the scripts, builds what environments are missing in `cache`. Raises Missing, OSError."""
     curl = shutil.which("curl")
     if curl is None:
         raise Missing("curl is missing: apt-get install curl (or your system's way)")
     old = python_environment(cache / "sdk-0.3.2", ("alibabacloud-credentials==0.3.2", "setuptools<81"))
     new = python_environment(cache / "sdk-newest", ("alibabacloud-credentials>=1.0.12",))
+    scripts = scripts_in(cache)
+    scripts.mkdir(parents=True, exist_ok=True)
     for name, text in {
         "curl-v2.sh": _CURL_V2,
         "read-role-with-urllib.py": _URLLIB,

@@ -10,6 +10,7 @@ import http.client
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from imds_proxy.demo.clients import (
     call,
     client_environment,
     make_clients,
+    scripts_in,
 )
 from imds_proxy.demo.namespace import entry_command, take_address
 from imds_proxy.demo.processes import leaving_none, serving
@@ -43,6 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="on loopback ports, with the SDK's address patched from outside",
     )
     parser.add_argument("--cache", type=Path, metavar="DIR", help="where the SDKs are installed, once")
+    parser.add_argument(
+        "--log", type=Path, metavar="FILE", help="keep the proxy's log, for `imds-proxy policy suggest`"
+    )
+    parser.add_argument(
+        "-c", "--config", type=Path, metavar="FILE", help="the proxy's configuration, to try a policy"
+    )
     parser.add_argument("--inside", help=argparse.SUPPRESS)
 
 
@@ -64,24 +72,26 @@ def run(args: argparse.Namespace) -> int:
 def _run(args: argparse.Namespace, cache: Path) -> int:
     if args.inside:
         take_address(SERVICE)
-        return _play(cache, Path(args.inside), own_address=True)
+        return _play(args, cache, Path(args.inside), own_address=True)
     with tempfile.TemporaryDirectory(prefix="imds-proxy-demo-") as directory:
-        make_clients(cache, Path(directory))
+        make_clients(cache)
         if any(name.lower() in ("http_proxy", "all_proxy") for name in os.environ):
             print("note: HTTP proxy variables are set; the clients run without them")
         words = None if args.no_namespace else entry_command()
         if words is None:
             print("on loopback ports, with the SDK's address patched from outside\n")
-            return _play(cache, Path(directory), own_address=False)
+            return _play(args, cache, Path(directory), own_address=False)
         print(f"in a namespace of its own, where {SERVICE} is real; nothing of the host is touched\n")
         sys.stdout.flush()
-        return _inside(words, cache, directory)
+        return _inside(args, words, cache, directory)
 
 
-def _inside(words: tuple[str, ...], cache: Path, directory: str) -> int:
-    child = subprocess.Popen(
-        [*words, sys.executable, "-m", "imds_proxy", "demo", "--cache", str(cache), "--inside", directory]
-    )
+def _inside(args: argparse.Namespace, words: tuple[str, ...], cache: Path, directory: str) -> int:
+    options = ["--cache", str(cache), "--inside", directory]
+    for name in ("log", "config"):
+        if value := getattr(args, name):
+            options += [f"--{name}", str(value)]
+    child = subprocess.Popen([*words, sys.executable, "-m", "imds_proxy", "demo", *options])
     try:
         return child.wait()
     finally:
@@ -90,19 +100,20 @@ def _inside(words: tuple[str, ...], cache: Path, directory: str) -> int:
             child.wait()
 
 
-def _play(cache: Path, directory: Path, own_address: bool) -> int:
-    clients = make_clients(cache, directory)
+def _play(args: argparse.Namespace, cache: Path, directory: Path, own_address: bool) -> int:
+    clients, scripts = make_clients(cache), scripts_in(cache)
     log, noise = directory / "proxy.log", directory / "emulator.log"
-    config = directory / "config.yaml"
-    config.write_text(
-        f"state: {json.dumps(str(directory / 'state'))}\nlog: {{format: json}}\n", encoding="utf-8"
-    )
+    # As under systemd: the proxy's directories where the configuration names none.
+    os.environ |= {"STATE_DIRECTORY": str(directory / "state"), "RUNTIME_DIRECTORY": str(directory)}
+    config = args.config or directory / "config.yaml"
+    if not args.config:
+        config.write_text("", encoding="utf-8")  # the defaults, whatever /etc has
     front = f"{SERVICE}:80" if own_address else "127.0.0.1:0"
 
     print("1. HttpTokens=required, without the proxy")
     with serving((*_EMULATE, front), noise) as service:
         place = None if own_address else service
-        good = _phase(clients, directory, place, _truth(service), with_proxy=False)
+        good = _phase(clients, scripts, place, _truth(service), with_proxy=False)
 
     print("\n2. the same service, behind imds-proxy")
     behind = ("run", "-c", str(config), "--listen", front, "--upstream")
@@ -111,9 +122,11 @@ def _play(cache: Path, directory: Path, own_address: bool) -> int:
         serving((*behind, service), log) as proxy,
     ):
         place = None if own_address else proxy
-        good &= _phase(clients, directory, place, _truth(service), with_proxy=True)
+        good &= _phase(clients, scripts, place, _truth(service), with_proxy=True)
 
     print("\n3. who still needs a change\n")
+    if args.log:
+        shutil.copy(log, args.log)
     report = Report()
     with log.open(encoding="utf-8") as lines:
         report.read(lines)

@@ -18,7 +18,7 @@ def test_clients_run_without_http_proxies(monkeypatch: pytest.MonkeyPatch, tmp_p
 def test_without_curl_the_demo_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(Missing, match="apt-get install curl"):
-        make_clients(tmp_path, tmp_path)
+        make_clients(tmp_path)
 
 
 def test_a_client_that_fails_is_told_by_its_last_words() -> None:
