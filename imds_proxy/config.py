@@ -35,6 +35,7 @@ __all__ = [
     "DEFAULT_PATH",
     "Address",
     "Admin",
+    "Attribution",
     "Config",
     "ConfigError",
     "ConfigErrors",
@@ -60,6 +61,7 @@ DEFAULT_PATH = Path("/etc/imds-proxy/config.yaml")
 Provider = Literal["alibaba"]
 Mode = Literal["upgrade", "enforce", "passthrough"]
 Tokens = Literal["real", "sealed"]
+Attribution = Literal["auto", "procfs", "ebpf"]
 LogFormat = Literal["auto", "json", "text"]
 
 
@@ -220,6 +222,12 @@ class Config:
     state: Path = field(
         default_factory=_state_directory,
         metadata=key(Directory(), "Directory of token hashes and seal key; when unset $STATE_DIRECTORY."),
+    )
+    attribution: Attribution = field(
+        default="auto",
+        metadata=key(
+            Word(get_args(Attribution)), "How callers are named; auto: ebpf where it can be had, else procfs."
+        ),
     )
     limits: Limits = Limits()
     log: Log = Log()

@@ -40,6 +40,11 @@ class CgroupTree:
                     continue
         return cls(None)
 
+    @property
+    def mount(self) -> str | None:
+        """Where it is mounted."""
+        return self._mount
+
     def close(self) -> None:
         """Lets go of the mount."""
         if self._directory is not None:

@@ -135,6 +135,11 @@ class ProcessView:
         """The first 4 KiB of the command line, words ended by NUL; empty when there is none."""
         return self._read("cmdline", _CMDLINE_LIMIT) or b""
 
+    def thread_comm(self, thread: int) -> bytes | None:
+        """What one of its threads calls itself; None when there is no such thread."""
+        text = self._read(f"task/{thread}/comm", _FILE_LIMIT)
+        return text.removesuffix(b"\n") if text else None
+
     def cgroup(self) -> bytes:
         """The text of /proc/PID/cgroup; empty when the process is gone."""
         return self._read("cgroup", _FILE_LIMIT) or b""
@@ -238,7 +243,7 @@ def pids_newest_first(proc_root: str = "/proc") -> list[int]:
 
 def newest_first(pids: list[int], proc_root: str = "/proc") -> list[int]:
     """These pids, the most recently given first; since numbers wrap round, that is not always the highest."""
-    last = _last_pid(proc_root)
+    last = last_pid(proc_root)
     return sorted(pids, key=lambda pid: (pid <= last, pid), reverse=True)
 
 
@@ -259,7 +264,8 @@ def parents_of(parent: int, proc_root: str = "/proc", limit: int = 32) -> Iterat
         parent = stat.parent
 
 
-def _last_pid(proc_root: str) -> int:
+def last_pid(proc_root: str = "/proc") -> int:
+    """The pid that was given last, 0 where that is not known."""
     try:
         with open(f"{proc_root}/loadavg", "rb") as file:  # noqa: PTH123 - hot in a scan; a Path is slower
             return int(file.read(256).split()[4])

@@ -22,7 +22,7 @@ from imds_proxy.callers.usernames import UserNames
 from imds_proxy.policy.caller import Caller, Identity, Process, Program
 
 _MAX_PATH = 1024
-_MAX_COMM = 64
+MAX_COMM = 64
 _MAX_PARENT_CMDLINE = 256
 
 
@@ -152,7 +152,7 @@ def _process(
     return Process(
         pid=pid,
         exe=safe_text(executable.path, _MAX_PATH) if executable else None,
-        comm=safe_text(stat.comm, _MAX_COMM),
+        comm=safe_text(stat.comm, MAX_COMM),
         cmdline=safe_command_line(words, limit),
     )
 

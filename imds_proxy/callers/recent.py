@@ -55,3 +55,12 @@ class RecentProcesses:
             self._seen.move_to_end(key)
             if len(self._seen) > _MAX_KEYS:
                 self._seen.popitem(last=False)
+
+    def forget(self, key: OwnerKey, process: SeenProcess) -> None:
+        """Drops a process that has ended."""
+        with self._lock:
+            left = tuple(other for other in self._seen.get(key, ()) if other is not process)
+            if left:
+                self._seen[key] = left
+            else:
+                self._seen.pop(key, None)

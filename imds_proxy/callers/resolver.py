@@ -5,19 +5,22 @@ Knows nothing of requests, event loops or threads' number: the server decides wh
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from imds_proxy.callers.cgroupfs import CgroupTree
 from imds_proxy.callers.cgroups import path_membership
+from imds_proxy.callers.connects import ConnectNote, ConnectNotes
 from imds_proxy.callers.conntrack import Conntrack
+from imds_proxy.callers.holders import holders_of, process_caller
 from imds_proxy.callers.hostfiles import HostFiles
-from imds_proxy.callers.procfs import ProcessView, newest_first, pids_newest_first
+from imds_proxy.callers.procfs import ProcessView, last_pid, newest_first, pids_newest_first
 from imds_proxy.callers.profile import (
+    MAX_COMM,
     ProcessFacts,
     Surroundings,
     build_caller,
@@ -26,10 +29,11 @@ from imds_proxy.callers.profile import (
     read_facts,
 )
 from imds_proxy.callers.recent import RecentProcesses, SeenProcess, key_of
+from imds_proxy.callers.redact import safe_text
 from imds_proxy.callers.redirect import endpoint_of, local_endpoint, original_destination
 from imds_proxy.callers.sockdiag import SockDiag, SocketOwner
 from imds_proxy.callers.usernames import UserNames
-from imds_proxy.policy.caller import Caller, Identity
+from imds_proxy.policy.caller import Caller, Identity, Process
 
 # The origin of a caller whose uid is known and whose unit is not: it must never pass as "no unit".
 PID_UNKNOWN = "pid-unknown"
@@ -37,6 +41,8 @@ PID_UNKNOWN = "pid-unknown"
 _NEAR = 3  # descriptors looked at first, from that of the last socket on
 _QUICK_DESCRIPTORS = 256  # looked at on the event loop: well under 1 ms
 _SCAN_DESCRIPTORS = 65_536
+_NEWEST = 8  # pids below the last one given that are looked at first
+_CAPTURES, _NEW_DESCRIPTORS = 3, 64  # of these processes and their descriptors; together well under 1 ms
 _SCAN_SECONDS = 0.25  # a scan that takes longer gives up: the caller waits one second at most
 _ATTEMPTS = 3  # a process may be in the middle of exec while it is looked at
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
@@ -46,6 +52,7 @@ _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 class Ticket:
     """What the kernel said at accept. `owner` is None for an unresolved caller, then `why` says the reason.
 
+    With a `note` of the connect its process is known too, and `owner` is made of it (without an inode).
     `origin` is the peer's address as text, None when there was none. `accepted_ticks` is the time of the
     look-up in clock ticks since boot, the unit of a process's start time.
     """
@@ -54,17 +61,34 @@ class Ticket:
     origin: str | None
     accepted_ticks: int
     why: str | None = None
+    note: ConnectNote | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """A process that was seen to hold the socket, and what it was then; its profile is still to be made."""
+
+    view: ProcessView
+    descriptor: int
+    facts: ProcessFacts
+    cmdline: bytes
 
 
 class Resolver:
-    """Names the callers of accepted connections. `look_up` and `resolve` are quick, `scan` is for a thread.
+    """Names the callers of accepted connections. `look_up`, `resolve` and `capture` are quick, `scan` is for
+    a thread.
 
     All methods are thread-safe. Without sock_diag every caller is unresolved, and says so.
     """
 
     def __init__(
-        self, proc_root: str = "/proc", diag: SockDiag | None = None, tree: CgroupTree | None = None
+        self,
+        proc_root: str = "/proc",
+        diag: SockDiag | None = None,
+        tree: CgroupTree | None = None,
+        notes: ConnectNotes | None = None,
     ) -> None:
+        self._notes = notes
         self._proc_root = proc_root
         self._diag = diag if diag is not None else _open_diag()
         self._conntrack = Conntrack()
@@ -81,6 +105,8 @@ class Resolver:
         """Closes the netlink sockets and the cgroup mount."""
         if self._diag is not None:
             self._diag.close()
+        if self._notes is not None:
+            self._notes.close()
         self._conntrack.close()
         self._tree.close()
 
@@ -100,6 +126,8 @@ class Resolver:
         if self._diag is None:
             return Ticket(None, origin, now, "sock_diag is not available")
         destination = original_destination(accepted, local) or local
+        if self._notes is not None and (note := self._notes.of(client, destination)) is not None:
+            return Ticket(SocketOwner(note.uid, 0, note.cgroup_id), origin, now, None, note)
         owner = self._diag.owner(client, destination)
         if owner is None and (ends := self._conntrack.original(client, local)) is not None:
             owner = self._diag.owner(*ends)  # the redirect gave the client another port
@@ -113,6 +141,8 @@ class Resolver:
         if owner is None:
             return _unresolved(ticket)
         seen = self._recent.of(key_of(owner))
+        if ticket.note is not None:
+            return self._noted_again(seen, ticket.note)
         for process in seen:  # first where each had its last socket: one look for each
             caller = self._again(process, ticket, owner, None)
             if caller is not None:
@@ -123,41 +153,94 @@ class Resolver:
                 return caller
         return None
 
-    def scan(self, ticket: Ticket) -> Caller:
-        """The caller, by looking through processes: those of the socket's cgroup, then all, newest first.
+    def capture(self, ticket: Ticket) -> Captured | None:
+        """The caller's process, if it is one of the newest: looked at before it can exit, 0.1 ms for each.
+
+        What is captured is to be given to `scan`.
+        """
+        owner = ticket.owner
+        if owner is None or ticket.note is not None:
+            return None
+        last = last_pid(self._proc_root)
+        tried = 0
+        for pid in range(last, last - _NEWEST, -1):
+            # A program that gave up root has a directory of root's until it runs another.
+            if tried < _CAPTURES and self._uid_of(pid) in (owner.uid, 0):
+                tried += 1
+                with suppress(OSError):
+                    if captured := self._capture(pid, ticket, owner, _NEW_DESCRIPTORS):
+                        return captured
+        return None
+
+    def scan(self, ticket: Ticket, captured: Captured | None = None) -> Caller:
+        """The caller: the captured process, else by looking through those of the socket's cgroup, then
+        through all, newest first.
 
         Blocks for milliseconds, a quarter of a second at most.
         """
         owner = ticket.owner
         if owner is None:
             return _unresolved(ticket)
+        if captured is not None:
+            return self._named(captured, owner)
         deadline = time.monotonic() + _SCAN_SECONDS
         path = self._tree.path_of(owner.cgroup_id) if owner.cgroup_id is not None else None
+        if ticket.note is not None:
+            return self._noted(ticket.note, owner, path)
         hidden = 0
         for pid in self._candidates(owner, path):
             if time.monotonic() > deadline:
                 return self._pid_unknown(owner, path, "the look-up took too long")
             try:
-                caller = self._try(pid, ticket, owner)
+                captured = self._capture(pid, ticket, owner, _SCAN_DESCRIPTORS)
             except PermissionError:
                 hidden += 1
                 continue
             except OSError:
                 continue
-            if caller is not None:
-                return caller
+            if captured is not None:
+                return self._named(captured, owner)
         why = "no process holds the socket"
         if hidden:
             why += " that may be looked at (CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH are missing)"
         return self._pid_unknown(owner, path, why)
 
+    def _noted_again(self, seen: tuple[SeenProcess, ...], note: ConnectNote) -> Caller | None:
+        """The caller of before, if the noted process is one that was seen, and is what it was."""
+        process = next((one for one in seen if one.pid == note.pid), None)
+        if process is None:
+            return None
+        try:
+            with ProcessView(process.pid, self._proc_root) as view:
+                now = read_facts(view)
+                same = now is not None and now[0] == process.facts and _is_what_was_noted(view, note, now[0])
+        except OSError:
+            return None
+        return process.caller if same else None
+
+    def _noted(self, note: ConnectNote, owner: SocketOwner, path: str | None) -> Caller:
+        """The noted process, looked at now. If it has exited, or became another program since, then what
+        the kernel noted is all that is known: its pid, its user, its cgroup, and what it called itself."""
+        why = "the process has exited"
+        with suppress(OSError), ProcessView(note.pid, self._proc_root) as view:
+            found = read_facts(view)
+            if found is not None and found[0].stat.start_ticks <= note.connected * _TICKS_PER_SECOND:
+                facts, cmdline = found
+                if _is_what_was_noted(view, note, facts) and made_the_socket(facts, owner, self._tree):
+                    caller = build_caller(view, facts, cmdline, owner, self._around)
+                    again = read_facts(view)
+                    if again is not None and again[0] == facts:
+                        self._recent.remember(key_of(owner), SeenProcess(note.pid, 0, facts, caller))
+                        return caller
+                why = "the process became another program after it connected"
+        caller = self._pid_unknown(owner, path, why)
+        comm = safe_text(note.comm, MAX_COMM)
+        user = self._around.names.name(note.uid)
+        return replace(caller, user=user, process=Process(note.pid, None, comm))
+
     def process(self, pid: int) -> Caller:
         """A process as the caller that it would be, without a connection. Raises OSError."""
-        with ProcessView(pid, self._proc_root) as view:
-            found, uids = read_facts(view), view.uids()
-            if found is None or uids is None:
-                raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
-            return build_caller(view, *found, SocketOwner(uids[1], 0, None), self._around)
+        return process_caller(pid, self._around)
 
     def holders(self, accepted: socket.socket, peer: tuple[object, ...] | None) -> tuple[Caller, ...]:
         """Every process that holds the caller's end now, each under its own user: more than one after fork,
@@ -174,27 +257,7 @@ class Resolver:
             owner = self._diag.held(*ends)
         if owner is None:
             return ()  # nobody is left to read the answer
-        deadline = time.monotonic() + _SCAN_SECONDS
-        found = []
-        for pid in pids_newest_first(self._proc_root):
-            if time.monotonic() > deadline:
-                raise TimeoutError("too many processes to look at")
-            if holder := self._holder(pid, owner):
-                found.append(holder)
-        return tuple(found)
-
-    def _holder(self, pid: int, owner: SocketOwner) -> Caller | None:
-        """The process as a caller of its own, under its own user and place, if it holds the socket."""
-        try:
-            with ProcessView(pid, self._proc_root) as view:
-                descriptor, _ = view.find_socket(owner.inode, _SCAN_DESCRIPTORS)
-                found = read_facts(view) if descriptor is not None else None
-                uids = view.uids() if found is not None else None
-                if found is None or uids is None:
-                    return None
-                return build_caller(view, *found, replace(owner, uid=uids[1]), self._around)
-        except OSError:
-            return None
+        return holders_of(owner, self._around, time.monotonic() + _SCAN_SECONDS)
 
     def _candidates(self, owner: SocketOwner, path: str | None) -> Iterator[int]:
         seen: set[int] = set()
@@ -254,47 +317,67 @@ class Resolver:
                     return None
                 if not _still(view, process.facts, descriptor, owner.inode):
                     return None
+        except (FileNotFoundError, ProcessLookupError):
+            self._recent.forget(key_of(owner), process)
+            return None
         except OSError:
             return None
         if self._recent.of(key_of(owner))[:1] != (process,) or descriptor != process.descriptor:
             self._recent.remember(key_of(owner), replace(process, descriptor=descriptor))
         return process.caller
 
-    def _try(self, pid: int, ticket: Ticket, owner: SocketOwner) -> Caller | None:
-        with ProcessView(pid, self._proc_root) as view:
-            descriptor, _ = view.find_socket(owner.inode, _SCAN_DESCRIPTORS)
-            if descriptor is None:
-                return None
-            found = self._settled(view, descriptor, owner)
+    def _capture(self, pid: int, ticket: Ticket, owner: SocketOwner, limit: int) -> Captured | None:
+        """The process, if it holds the socket and did when it was looked at. Raises OSError."""
+        view = ProcessView(pid, self._proc_root)
+        found: Captured | None = None
+        try:
+            descriptor, _ = view.find_socket(owner.inode, limit)
+            if descriptor is not None:
+                found = self._settled(view, descriptor, owner)
+            if found is not None and (
+                # Born after its "own" connection: a reused pid, or an heir.
+                found.facts.stat.start_ticks > ticket.accepted_ticks
+                or not made_the_socket(found.facts, owner, self._tree)
+            ):
+                found = None
+        finally:
             if found is None:
-                return None
-            facts, cmdline = found
-            if facts.stat.start_ticks > ticket.accepted_ticks:
-                return None  # it was born after its "own" connection: a reused pid, or an heir
-            if not made_the_socket(facts, owner, self._tree):
-                return None
-            # From here on the process may end: what it was has been seen.
-            caller = build_caller(view, facts, cmdline, owner, self._around)
-        self._recent.remember(key_of(owner), SeenProcess(pid, descriptor, facts, caller))
-        return caller
+                view.close()
+        return found
 
-    def _settled(
-        self, view: ProcessView, descriptor: int, owner: SocketOwner
-    ) -> tuple[ProcessFacts, bytes] | None:
-        """One program that held the socket before and after it was looked at; None if it is gone."""
+    def _settled(self, view: ProcessView, descriptor: int, owner: SocketOwner) -> Captured | None:
+        """One program that held the socket when it was looked at; None if it is gone before that."""
         for _ in range(_ATTEMPTS):
             found = read_facts(view)
-            if found is None:
+            if found is None or not view.holds(descriptor, owner.inode):
                 return None
-            if _still(view, found[0], descriptor, owner.inode):
-                return found
+            again = read_facts(view)
+            # One that exits now was what it was: it can become nothing else.
+            if again is None or again[0].executable is None or again[0] == found[0]:
+                return Captured(view, descriptor, *found)
         return None
+
+    def _named(self, captured: Captured, owner: SocketOwner) -> Caller:
+        # The process may have ended since: what it was has been seen.
+        with captured.view as view:
+            caller = build_caller(view, captured.facts, captured.cmdline, owner, self._around)
+        process = SeenProcess(view.pid, captured.descriptor, captured.facts, caller)
+        self._recent.remember(key_of(owner), process)
+        return caller
 
 
 def _still(view: ProcessView, facts: ProcessFacts, descriptor: int, inode: int) -> bool:
     """Whether the process is what `facts` say and, after that was read, holds the socket."""
     now = read_facts(view)
     return now is not None and now[0] == facts and view.holds(descriptor, inode)
+
+
+def _is_what_was_noted(view: ProcessView, note: ConnectNote, facts: ProcessFacts) -> bool:
+    """Whether the thread that connected still has its name, as far as that can be told: exec changes it."""
+    if note.thread == note.pid:
+        return facts.stat.comm == note.comm
+    comm = view.thread_comm(note.thread)
+    return comm is None or comm == note.comm
 
 
 def _open_diag() -> SockDiag | None:

@@ -11,7 +11,7 @@ from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from imds_proxy.callers.resolver import Resolver, Ticket
+from imds_proxy.callers.resolver import Captured, Resolver, Ticket
 from imds_proxy.errors import SHARED_SOCKET, Refused
 from imds_proxy.policy.caller import Caller, Identity
 
@@ -37,7 +37,7 @@ class BoundedAttribution:
         caller = self._resolver.resolve(ticket)
         if caller is None:
             if self._waiting < _MAX_WAITING:
-                return self._scan(ticket)
+                return self._scan(ticket, self._resolver.capture(ticket))
             caller = self._give_up(ticket, "too many look-ups")
         self.unresolved += caller.why_unresolved is not None
         return caller
@@ -74,11 +74,11 @@ class BoundedAttribution:
         self._threads.shutdown(wait=True, cancel_futures=True)
         self._resolver.close()
 
-    async def _scan(self, ticket: Ticket) -> Caller:
+    async def _scan(self, ticket: Ticket, captured: Captured | None) -> Caller:
         self._waiting += 1
         try:
             loop = asyncio.get_running_loop()
-            work = loop.run_in_executor(self._threads, self._resolver.scan, ticket)
+            work = loop.run_in_executor(self._threads, self._resolver.scan, ticket, captured)
             done, _ = await asyncio.wait((work,), timeout=_PATIENCE)
             if done:
                 caller = work.result()

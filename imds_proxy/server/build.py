@@ -13,6 +13,8 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 from imds_proxy import __version__
+from imds_proxy.callers.cgroupfs import CgroupTree
+from imds_proxy.callers.connects import ConnectNotes
 from imds_proxy.callers.resolver import Resolver
 from imds_proxy.config import Config
 from imds_proxy.errors import UPSTREAM_BROKEN, Refused
@@ -62,8 +64,8 @@ class Daemon:
 
 
 def build(config: Config, log: Log, clock: Callable[[], float] = boottime) -> Daemon:
-    """The daemon for a configuration; opens the netlink socket, and reads or makes the seal's
-    secret."""
+    """The daemon for a configuration; opens the netlink socket, loads the eBPF programs, and reads or makes
+    the seal's secret. Raises OSError where `attribution: ebpf` cannot be had."""
     profile = PROFILES[config.provider]
     classifier = ItemClassifier(profile)
     target = canonical_target(profile.instance_id_path.encode("ascii"))
@@ -102,7 +104,7 @@ def build(config: Config, log: Log, clock: Callable[[], float] = boottime) -> Da
     register = ConnectionRegister[CallerConnection](
         config.limits.connections, config.limits.connections_per_caller
     )
-    attribution = BoundedAttribution(Resolver())
+    attribution = BoundedAttribution(_resolver(config, profile, log))
     attribution.watch(*watched_by(service.policy))
     shared = Shared(
         rules=HeadRules(profile, classifier, config.limits.head, config.limits.target),
@@ -141,7 +143,7 @@ def apply(daemon: Daemon, config: Config) -> Daemon:
 
 def needs_restart(old: Config, new: Config) -> list[str]:
     """The keys that differ and are read at the start only."""
-    names = ("provider", "listen", "upstream", "tokens", "state", "log", "admin")
+    names = ("provider", "listen", "upstream", "tokens", "state", "attribution", "log", "admin")
     return [name for name in names if getattr(old, name) != getattr(new, name)]
 
 
@@ -172,6 +174,25 @@ def watched_by(policy: Policy) -> tuple[frozenset[str], bool]:
 def _times(config: Config) -> Times:
     limits = config.limits
     return Times(limits.head_timeout, limits.idle_timeout, limits.write_timeout)
+
+
+def _resolver(config: Config, profile: Profile, log: Log) -> Resolver:
+    tree = CgroupTree.find()
+    if config.attribution == "procfs":
+        return Resolver(tree=tree)
+    # Redirected callers connect to the service's port, others to ours; where ours is not known yet, to any.
+    ports = {profile.port, *(address.port for address in config.listen)}
+    if 0 in ports:
+        ports = set()
+    try:
+        return Resolver(tree=tree, notes=ConnectNotes(tree.mount, sorted(ports)))
+    except OSError as error:
+        if config.attribution == "ebpf":
+            tree.close()
+            raise
+        why = error.strerror or str(error)
+        log.event("no-ebpf", "callers are looked for in /proc: eBPF cannot be had", detail=why)
+        return Resolver(tree=tree)
 
 
 def _seal_secret(state: Path, log: Log) -> bytes:

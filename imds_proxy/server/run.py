@@ -64,7 +64,12 @@ def _loop_runner(log: Log) -> Callable[[Coroutine[Any, Any, int]], int]:
 async def _serve(config: Config, read: Callable[[], Config], log: Log) -> int:
     _keep_secrets_in_memory()
     _raise_file_limit(config, log)
-    daemon = build(config, log)
+    try:
+        daemon = build(config, log)
+    except OSError as error:
+        why = error.strerror or str(error)
+        log.event("no-ebpf", "attribution: ebpf is asked for and cannot be had; auto would do", detail=why)
+        return 1
     grants = GrantFile(config.state, boot_id())
     keeps_grants = config.tokens == "real" and _load_grants(daemon, grants, log)
     loop = asyncio.get_running_loop()

@@ -1,0 +1,232 @@
+"""Many callers, half of them short-lived, in a pid namespace whose pids come round; and their names as found.
+
+A program: `swarm.py procfs|v1|ebpf SHORT LONG`. Prints a list, one object for each connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import json
+import os
+import random
+import signal
+import socket
+import struct
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any, cast
+
+import uvloop
+
+from imds_proxy.callers.cgroupfs import CgroupTree
+from imds_proxy.callers.connects import ConnectNotes
+from imds_proxy.callers.procfs import ProcessView
+from imds_proxy.callers.resolver import Resolver
+from imds_proxy.callers.sockdiag import SockDiag, SocketOwner
+from imds_proxy.policy.caller import Caller
+from imds_proxy.server.attribution import BoundedAttribution
+
+USERS = (5001, 5002, 5003, 5004, 5005)
+LIBC = ctypes.CDLL(None, use_errno=True)
+NEW_PID, NEW_MOUNT = 0x20000000, 0x00020000
+PR_SET_NAME = 15
+RECORD = struct.Struct("=iii")  # number, pid as the process itself sees it, uid
+AGAIN = 200  # pids begin here again, and again
+LONG_LIVED = 10
+
+
+class Seen(asyncio.Protocol):
+    """One connection, named as the daemon names it."""
+
+    def __init__(self, attribution: BoundedAttribution, found: dict[int, dict[str, Any]]) -> None:
+        self._attribution, self._found = attribution, found
+        self._caller: Caller | None = None
+        self._data = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        caller = self._attribution.begin(
+            transport.get_extra_info("socket"), transport.get_extra_info("peername")
+        )
+        if isinstance(caller, Caller):
+            self._know(caller)
+        else:
+            task = asyncio.get_running_loop().create_task(caller)
+            task.add_done_callback(lambda task: self._know(task.result()))
+
+    def data_received(self, data: bytes) -> None:
+        self._data += data
+        self._note()
+
+    def eof_received(self) -> bool:
+        return True
+
+    def _know(self, caller: Caller) -> None:
+        self._caller = caller
+        self._note()
+
+    def _note(self) -> None:
+        if self._caller is None or len(self._data) < RECORD.size:
+            return
+        number, inner, uid = RECORD.unpack(self._data)
+        caller = self._caller
+        self._found[number] = {
+            "inner": inner,
+            "true_uid": uid,
+            "named": caller.why_unresolved is None,
+            "uid": caller.identity.uid,
+            "pid": caller.process.pid if caller.process else None,
+            "comm": caller.process.comm if caller.process else None,
+            "why": caller.why_unresolved,
+        }
+        self._transport.write(b"x")
+        self._transport.close()
+
+
+class V1Diag(SockDiag):
+    """What the kernel says on a v1 host: each socket's v2 cgroup is the root."""
+
+    def owner(self, *ends: Any) -> SocketOwner | None:
+        found = super().owner(*ends)
+        return None if found is None else SocketOwner(found.uid, found.inode, 1)
+
+
+hybrid_cgroup = ProcessView.cgroup
+
+
+def v1_cgroup(view: ProcessView) -> bytes:
+    """What /proc/PID/cgroup says there: no line of v2."""
+    lines = hybrid_cgroup(view).splitlines(keepends=True)
+    return b"".join(line for line in lines if not line.startswith(b"0::"))
+
+
+def resolver_of(backend: str) -> Resolver:
+    if backend == "ebpf":
+        tree = CgroupTree.find()
+        return Resolver(tree=tree, notes=ConnectNotes(tree.mount))
+    if backend == "v1":
+        ProcessView.cgroup = v1_cgroup  # type: ignore[method-assign, assignment]  # in this process only
+        return Resolver(diag=V1Diag(), tree=CgroupTree(None))
+    return Resolver()
+
+
+def serve(backend: str, total: int, port_pipe: int, result_pipe: int) -> None:
+    """The server's process: until all connections are seen."""
+    found: dict[int, dict[str, Any]] = {}
+
+    async def main() -> None:
+        attribution = BoundedAttribution(resolver_of(backend))
+        server = await asyncio.get_running_loop().create_server(
+            lambda: Seen(attribution, found), "127.0.0.1", 0, backlog=1024
+        )
+        os.write(port_pipe, struct.pack("=i", server.sockets[0].getsockname()[1]))
+        end = time.monotonic() + 90
+        while len(found) < total and time.monotonic() < end:
+            await asyncio.sleep(0.05)
+        server.close()
+        attribution.close()
+
+    asyncio.run(main())
+    with os.fdopen(result_pipe, "w") as out:
+        json.dump(found, out)
+
+
+def come_round() -> None:
+    """Gives this pid namespace's numbers again and again."""
+    path = "/proc/sys/kernel/ns_last_pid"
+    while True:
+        Path(path).write_text(str(AGAIN))
+        time.sleep(0.05)
+
+
+def own_proc() -> None:
+    assert LIBC.unshare(NEW_MOUNT) == 0
+    assert LIBC.mount(b"none", b"/", None, 0x44000, None) == 0  # MS_REC | MS_PRIVATE
+    assert LIBC.mount(b"proc", b"/proc", b"proc", 0, None) == 0
+
+
+def call(port: int, number: int, uid: int, wait: bool) -> socket.socket:
+    wire = socket.socket()
+    wire.connect(("127.0.0.1", port))
+    wire.sendall(RECORD.pack(number, os.getpid(), uid))
+    if wait:
+        wire.recv(1)
+        wire.close()
+    return wire
+
+
+def become(uid: int, name: str) -> None:
+    os.setgroups([])
+    os.setgid(uid)
+    os.setuid(uid)
+    LIBC.prctl(PR_SET_NAME, name.encode(), 0, 0, 0)
+
+
+def main() -> None:
+    backend, short, long = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    port_read, port_write = os.pipe()
+    result_read, result_write = os.pipe()
+    # With procfs the server looks from inside the namespace, with eBPF from outside: its pids are the host's.
+    outside = backend == "ebpf"
+    if not outside:
+        assert LIBC.unshare(NEW_PID) == 0
+    server = os.fork()
+    if server == 0:
+        if not outside:
+            own_proc()
+            threading.Thread(target=come_round, daemon=True).start()
+        uvloop.install()
+        serve(backend, short + long, port_write, result_write)
+        os._exit(0)
+    os.close(result_write)  # the server alone holds it: its end is the end of the results
+    port = struct.unpack("=i", os.read(port_read, 4))[0]
+    first = 0
+    if outside:
+        assert LIBC.unshare(NEW_PID) == 0
+        first = os.fork()
+        if first == 0:  # the first process of the namespace
+            own_proc()
+            come_round()
+    truth: dict[int, tuple[int, str, str]] = {}
+    lasting = []
+    for number in range(LONG_LIVED):
+        uid, name = USERS[number % 5], f"lasting-{number}"
+        each = long // LONG_LIVED
+        numbers = range(short + number * each, short + (number + 1) * each)
+        pid = os.fork()
+        if pid == 0:
+            become(uid, name)
+            for one in numbers:
+                call(port, one, uid, wait=True)
+                time.sleep(0.02)
+            os._exit(0)
+        lasting.append(pid)
+        truth.update(dict.fromkeys(numbers, (pid, name, "long")))
+    chance = random.Random(1)
+    began = time.monotonic()
+    for number in range(short):
+        uid, name = USERS[number % 5], f"short-{number}"
+        life = chance.random() * 0.005
+        pid = os.fork()
+        if pid == 0:
+            become(uid, name)
+            wire = call(port, number, uid, wait=False)
+            time.sleep(life)
+            os._exit(wire.fileno() < 0)  # it is closed by the exit, not before
+        truth[number] = (pid, name, "short")
+        time.sleep(max(0.0, began + number * 0.0025 - time.monotonic()))
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    with os.fdopen(result_read) as results:
+        found = json.load(results)
+    if first:
+        os.kill(first, signal.SIGKILL)
+    for number, one in found.items():
+        one["outer"], one["true_comm"], one["kind"] = truth[int(number)]
+    json.dump(list(found.values()), sys.stdout)
+
+
+main()
