@@ -12,6 +12,13 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from imds_proxy.callers.capture import (
+    Captured,
+    captured_by_note,
+    captured_by_socket,
+    is_what_was_noted,
+    still_holds,
+)
 from imds_proxy.callers.cgroupfs import CgroupTree
 from imds_proxy.callers.cgroups import path_membership
 from imds_proxy.callers.connects import ConnectNote, ConnectNotes
@@ -21,7 +28,6 @@ from imds_proxy.callers.hostfiles import HostFiles
 from imds_proxy.callers.procfs import ProcessView, last_pid, newest_first, pids_newest_first
 from imds_proxy.callers.profile import (
     MAX_COMM,
-    ProcessFacts,
     Surroundings,
     build_caller,
     identity_of,
@@ -44,14 +50,12 @@ _SCAN_DESCRIPTORS = 65_536
 _NEWEST = 8  # pids below the last one given that are looked at first
 _CAPTURES, _NEW_DESCRIPTORS = 3, 64  # of these processes and their descriptors; together well under 1 ms
 _SCAN_SECONDS = 0.25  # a scan that takes longer gives up: the caller waits one second at most
-_ATTEMPTS = 3  # a process may be in the middle of exec while it is looked at
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
     """What the kernel said at accept. `owner` is None for an unresolved caller, then `why` says the reason.
-
     With a `note` of the connect its process is known too, and `owner` is made of it (without an inode).
     `origin` is the peer's address as text, None when there was none. `accepted_ticks` is the time of the
     look-up in clock ticks since boot, the unit of a process's start time.
@@ -62,16 +66,6 @@ class Ticket:
     accepted_ticks: int
     why: str | None = None
     note: ConnectNote | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Captured:
-    """A process that was seen to hold the socket, and what it was then; its profile is still to be made."""
-
-    view: ProcessView
-    descriptor: int
-    facts: ProcessFacts
-    cmdline: bytes
 
 
 class Resolver:
@@ -103,11 +97,9 @@ class Resolver:
 
     def close(self) -> None:
         """Closes the netlink sockets and the cgroup mount."""
-        if self._diag is not None:
-            self._diag.close()
-        if self._notes is not None:
-            self._notes.close()
-        self._conntrack.close()
+        for one in (self._diag, self._notes, self._conntrack):
+            if one is not None:
+                one.close()
         self._tree.close()
 
     def look_up(self, accepted: socket.socket, peer: tuple[object, ...] | None) -> Ticket:
@@ -159,7 +151,11 @@ class Resolver:
         What is captured is to be given to `scan`.
         """
         owner = ticket.owner
-        if owner is None or ticket.note is not None:
+        if owner is None:
+            return None
+        if ticket.note is not None:
+            with suppress(OSError):
+                return self._capture(ticket.note.pid, ticket, owner, 0)
             return None
         last = last_pid(self._proc_root)
         tried = 0
@@ -186,7 +182,7 @@ class Resolver:
         deadline = time.monotonic() + _SCAN_SECONDS
         path = self._tree.path_of(owner.cgroup_id) if owner.cgroup_id is not None else None
         if ticket.note is not None:
-            return self._noted(ticket.note, owner, path)
+            return self._noted(ticket.note, owner, path)  # it was not to be captured
         hidden = 0
         for pid in self._candidates(owner, path):
             if time.monotonic() > deadline:
@@ -213,29 +209,16 @@ class Resolver:
         try:
             with ProcessView(process.pid, self._proc_root) as view:
                 now = read_facts(view)
-                same = now is not None and now[0] == process.facts and _is_what_was_noted(view, note, now[0])
+                same = now is not None and now[0] == process.facts and is_what_was_noted(view, note, now[0])
         except OSError:
             return None
         return process.caller if same else None
 
     def _noted(self, note: ConnectNote, owner: SocketOwner, path: str | None) -> Caller:
-        """The noted process, looked at now. If it has exited, or became another program since, then what
-        the kernel noted is all that is known: its pid, its user, its cgroup, and what it called itself."""
-        why = "the process has exited"
-        with suppress(OSError), ProcessView(note.pid, self._proc_root) as view:
-            found = read_facts(view)
-            if found is not None and found[0].stat.start_ticks <= note.connected * _TICKS_PER_SECOND:
-                facts, cmdline = found
-                if _is_what_was_noted(view, note, facts) and made_the_socket(facts, owner, self._tree):
-                    caller = build_caller(view, facts, cmdline, owner, self._around)
-                    again = read_facts(view)
-                    if again is not None and again[0] == facts:
-                        self._recent.remember(key_of(owner), SeenProcess(note.pid, 0, facts, caller))
-                        return caller
-                why = "the process became another program after it connected"
-        caller = self._pid_unknown(owner, path, why)
-        comm = safe_text(note.comm, MAX_COMM)
-        user = self._around.names.name(note.uid)
+        """A noted process that has exited, or became another program since: what the kernel noted is all
+        that is known, its pid, its user, its cgroup, and what it called itself."""
+        caller = self._pid_unknown(owner, path, "the process has exited, or runs another program by now")
+        comm, user = safe_text(note.comm, MAX_COMM), self._around.names.name(note.uid)
         return replace(caller, user=user, process=Process(note.pid, None, comm))
 
     def process(self, pid: int) -> Caller:
@@ -277,10 +260,9 @@ class Resolver:
         yield from others
 
     def _uid_of(self, pid: int) -> int | None:
-        try:
+        with suppress(OSError):
             return os.stat(f"{self._proc_root}/{pid}").st_uid  # noqa: PTH116 - hot in a scan
-        except OSError:
-            return None
+        return None
 
     def _pid_unknown(self, owner: SocketOwner, path: str | None, why: str) -> Caller:
         """A live socket whose process was not found: its uid is a fact, and on v2 hosts so is its cgroup.
@@ -315,7 +297,7 @@ class Resolver:
                     descriptor, _ = view.find_socket(owner.inode, limit)
                 if descriptor is None:
                     return None
-                if not _still(view, process.facts, descriptor, owner.inode):
+                if not still_holds(view, process.facts, descriptor, owner.inode):
                     return None
         except (FileNotFoundError, ProcessLookupError):
             self._recent.forget(key_of(owner), process)
@@ -327,17 +309,20 @@ class Resolver:
         return process.caller
 
     def _capture(self, pid: int, ticket: Ticket, owner: SocketOwner, limit: int) -> Captured | None:
-        """The process, if it holds the socket and did when it was looked at. Raises OSError."""
+        """The process, if it is the one that made the connection. Raises OSError."""
         view = ProcessView(pid, self._proc_root)
         found: Captured | None = None
         try:
-            descriptor, _ = view.find_socket(owner.inode, limit)
-            if descriptor is not None:
-                found = self._settled(view, descriptor, owner)
+            if ticket.note is not None:
+                found, born_by = (
+                    captured_by_note(view, ticket.note),
+                    ticket.note.connected * _TICKS_PER_SECOND,
+                )
+            else:
+                found, born_by = captured_by_socket(view, owner.inode, limit), ticket.accepted_ticks
+            # Born after its "own" connection: a reused pid, or an heir.
             if found is not None and (
-                # Born after its "own" connection: a reused pid, or an heir.
-                found.facts.stat.start_ticks > ticket.accepted_ticks
-                or not made_the_socket(found.facts, owner, self._tree)
+                found.facts.stat.start_ticks > born_by or not made_the_socket(found.facts, owner, self._tree)
             ):
                 found = None
         finally:
@@ -345,46 +330,19 @@ class Resolver:
                 view.close()
         return found
 
-    def _settled(self, view: ProcessView, descriptor: int, owner: SocketOwner) -> Captured | None:
-        """One program that held the socket when it was looked at; None if it is gone before that."""
-        for _ in range(_ATTEMPTS):
-            found = read_facts(view)
-            if found is None or not view.holds(descriptor, owner.inode):
-                return None
-            again = read_facts(view)
-            # One that exits now was what it was: it can become nothing else.
-            if again is None or again[0].executable is None or again[0] == found[0]:
-                return Captured(view, descriptor, *found)
-        return None
-
     def _named(self, captured: Captured, owner: SocketOwner) -> Caller:
         # The process may have ended since: what it was has been seen.
         with captured.view as view:
             caller = build_caller(view, captured.facts, captured.cmdline, owner, self._around)
-        process = SeenProcess(view.pid, captured.descriptor, captured.facts, caller)
-        self._recent.remember(key_of(owner), process)
+        seen = SeenProcess(view.pid, captured.descriptor, captured.facts, caller)
+        self._recent.remember(key_of(owner), seen)
         return caller
 
 
-def _still(view: ProcessView, facts: ProcessFacts, descriptor: int, inode: int) -> bool:
-    """Whether the process is what `facts` say and, after that was read, holds the socket."""
-    now = read_facts(view)
-    return now is not None and now[0] == facts and view.holds(descriptor, inode)
-
-
-def _is_what_was_noted(view: ProcessView, note: ConnectNote, facts: ProcessFacts) -> bool:
-    """Whether the thread that connected still has its name, as far as that can be told: exec changes it."""
-    if note.thread == note.pid:
-        return facts.stat.comm == note.comm
-    comm = view.thread_comm(note.thread)
-    return comm is None or comm == note.comm
-
-
 def _open_diag() -> SockDiag | None:
-    try:
+    with suppress(OSError):
         return SockDiag()
-    except OSError:
-        return None
+    return None
 
 
 def _unresolved(ticket: Ticket) -> Caller:

@@ -11,7 +11,8 @@ from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from imds_proxy.callers.resolver import Captured, Resolver, Ticket
+from imds_proxy.callers.capture import Captured
+from imds_proxy.callers.resolver import Resolver, Ticket
 from imds_proxy.errors import SHARED_SOCKET, Refused
 from imds_proxy.policy.caller import Caller, Identity
 
@@ -77,13 +78,14 @@ class BoundedAttribution:
     async def _scan(self, ticket: Ticket, captured: Captured | None) -> Caller:
         self._waiting += 1
         try:
-            loop = asyncio.get_running_loop()
-            work = loop.run_in_executor(self._threads, self._resolver.scan, ticket, captured)
+            job = self._threads.submit(self._resolver.scan, ticket, captured)
+            work = asyncio.wrap_future(job)
             done, _ = await asyncio.wait((work,), timeout=_PATIENCE)
             if done:
                 caller = work.result()
             else:
-                work.cancel()
+                if job.cancel() and captured is not None:  # it had not begun, so nobody else closes it
+                    captured.view.close()
                 caller = self._give_up(ticket, "the look-up took too long")
         finally:
             self._waiting -= 1
