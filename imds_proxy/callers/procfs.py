@@ -267,10 +267,15 @@ def parents_of(parent: int, proc_root: str = "/proc", limit: int = 32) -> Iterat
 def last_pid(proc_root: str = "/proc") -> int:
     """The pid that was given last, 0 where that is not known."""
     try:
-        with open(f"{proc_root}/loadavg", "rb") as file:  # noqa: PTH123 - hot in a scan; a Path is slower
-            return int(file.read(256).split()[4])
+        descriptor = os.open(f"{proc_root}/loadavg", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return 0
+    try:
+        return int(os.read(descriptor, 256).split()[4])
     except (OSError, IndexError, ValueError):
         return 0
+    finally:
+        os.close(descriptor)
 
 
 def _link(name: str, directory: int) -> str | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -18,6 +19,7 @@ from imds_proxy.policy.caller import Caller, Identity
 
 _THREADS = 2
 _MAX_WAITING = 512
+_SWITCH_INTERVAL = 0.0002  # seconds
 _PATIENCE = 0.3  # seconds; what is left of the caller's second is for its answer
 
 
@@ -26,6 +28,8 @@ class BoundedAttribution:
 
     def __init__(self, resolver: Resolver) -> None:
         self._resolver = resolver
+        # The loop must look at a new caller before it exits: it cannot wait 5 ms for a thread to yield.
+        sys.setswitchinterval(_SWITCH_INTERVAL)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="attribution")
         self._waiting = 0
         self._watched: tuple[frozenset[str], bool] = (frozenset(), False)

@@ -201,7 +201,7 @@ def main() -> None:
             become(uid, name)
             for one in numbers:
                 call(port, one, uid, wait=True)
-                time.sleep(0.02)
+                time.sleep(0.025)
             os._exit(0)
         lasting.append(pid)
         truth.update(dict.fromkeys(numbers, (pid, name, "long")))
