@@ -30,16 +30,26 @@ TICK = os.sysconf("SC_CLK_TCK")  # kernel accounting: ticks a second of /proc/PI
 WORKLOADS = {
     "keepalive": "16 connections, each used again and again",
     "connect": "one connection for each request (curl, most SDKs)",
+    "attribution": "one connection for each token PUT, which the proxy answers by itself",
+    "attribution-2000": "the same with 2,000 idle processes on the machine",
 }
+# Far above what the load asks for: limits are not what is measured.
+LIMITS = "limits: {hits: 1000000/s, misses: 1000000/s, upstream: 1000000/s}\n"
+PUT = """
+wrk.method, wrk.path = "PUT", "/latest/api/token"
+wrk.headers["X-aliyun-ecs-metadata-token-ttl-seconds"] = "600"
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What is measured: its name, port on loopback, and the processes whose CPU time counts."""
+    """What is measured: its name, port on loopback, the processes whose CPU time counts, and a script for
+    wrk."""
 
     name: str
     port: int
     pids: tuple[int, ...]
+    script: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +78,9 @@ def cpu_seconds(pids: tuple[int, ...]) -> float:
 
 def load(target: Target, workload: str, seconds: float) -> Sample:
     """Runs wrk against the target. Raises RuntimeError where wrk gives no figures."""
-    head = ["-H", "Connection: close"] if workload == "connect" else []
+    head = [] if workload == "keepalive" else ["-H", "Connection: close"]
+    if workload.startswith("attribution"):
+        head += ["-s", str(target.script)]
     url = f"http://127.0.0.1:{target.port}{ITEM}"
     command = ["wrk", "-t1", "-c16", f"-d{seconds:g}s", *head, url]
     before = cpu_seconds(target.pids)
@@ -157,7 +169,7 @@ def targets(directory: Path) -> Iterator[list[Target]]:
             started([*program, "emulate", "--listen", "127.0.0.1:0"], server_core, log)
         )
         config = directory / "config.yaml"
-        config.write_text(f"state: {directory}/state\n")
+        config.write_text(f"state: {directory}/state\nadmin: {{socket: {directory}/admin}}\n{LIMITS}")
         run = ["run", "-c", str(config), "--listen", "127.0.0.1:0", "--upstream", f"127.0.0.1:{upstream}"]
         proxy = stack.enter_context(started([*program, *run], server_core, log))
         found = [
@@ -177,14 +189,59 @@ def targets(directory: Path) -> Iterator[list[Target]]:
         yield found
 
 
+@contextmanager
+def attributed(directory: Path) -> Iterator[list[Target]]:
+    """The proxy three times: with nobody to name, looking in /proc, and with notes of the kernel."""
+    server_core, other_core = cores()
+    script = directory / "put.lua"
+    script.write_text(PUT)
+    with ExitStack() as stack:
+        log = stack.enter_context((directory / "log").open("w"))
+        program = [sys.executable, "-m", "imds_proxy"]
+        service = stack.enter_context(
+            started([*program, "emulate", "--listen", "127.0.0.1:0"], other_core, log)
+        )
+        upstream = announced_port(service)
+        found: list[Target] = []
+        for name, method in (("no attribution", "procfs"), ("procfs", "procfs"), ("ebpf", "ebpf")):
+            own = directory / name
+            own.mkdir()
+            config = own / "config.yaml"
+            config.write_text(
+                f"state: {own}/state\nadmin: {{socket: {own}/admin}}\nattribution: {method}\n{LIMITS}"
+            )
+            words = program if found else [sys.executable, str(Path(__file__).parent / "unattributed.py")]
+            run = ["run", "-c", str(config), "--listen", "127.0.0.1:0", "--upstream", f"127.0.0.1:{upstream}"]
+            proxy = stack.enter_context(started([*words, *run], server_core, log))
+            found.append(Target(name, announced_port(proxy), (proxy.pid,), script))
+        yield found
+
+
+@contextmanager
+def crowd(count: int) -> Iterator[None]:
+    """That many idle processes, ended by pid."""
+    sleepers = [subprocess.Popen(["sleep", "3600"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for sleeper in sleepers:
+            sleeper.kill()
+        for sleeper in sleepers:
+            sleeper.wait()
+
+
 def measure(workloads: list[str], seconds: float, repeats: int) -> list[dict[str, Any]]:
     """Rows of the machine contract: workload, target, metric, value, spread, ratio_to.
 
     Raises RuntimeError when a target answered anything but 2xx: a figure of errors says nothing.
     """
     samples: dict[tuple[str, str], list[Sample]] = {}
-    with tempfile.TemporaryDirectory() as temporary, targets(Path(temporary)) as found:
-        for workload in workloads:
+    for workload in workloads:
+        with ExitStack() as stack:
+            directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            kind = attributed if workload.startswith("attribution") else targets
+            found = stack.enter_context(kind(directory))
+            stack.enter_context(crowd(2000 if workload.endswith("2000") else 0))
             for target in found:
                 load(target, workload, min(1.0, seconds))  # warm-up
             for _ in range(repeats):  # interleaved, so that a noisy minute meets all alike
@@ -224,21 +281,21 @@ def rows(samples: dict[tuple[str, str], list[Sample]]) -> list[dict[str, Any]]:
 
 
 def table(found: list[dict[str, Any]]) -> str:
-    """The rows as one Markdown table, ratios as imds-proxy to the target."""
+    """The rows as one Markdown table. The ratio is imds-proxy's value to the target's; of attribution the
+    target's to that without."""
     lines = [
-        "| workload | target | metric | value | spread | imds-proxy / target |",
+        "| workload | target | metric | value | spread | ratio |",
         "| --- | --- | --- | ---: | ---: | ---: |",
     ]
+    values = {(row["workload"], row["target"], row["metric"]): row["value"] for row in found}
     for row in found:
-        proxy = next(
-            one
-            for one in found
-            if (one["workload"], one["metric"], one["target"])
-            == (row["workload"], row["metric"], "imds-proxy")
-        )
-        ratio = proxy["ratio_to"].get(row["target"], 1.0)
+        value = row["value"]
+        if (row["workload"], "no attribution", row["metric"]) in values:
+            ratio = value / values[row["workload"], "no attribution", row["metric"]]
+        else:
+            ratio = values[row["workload"], "imds-proxy", row["metric"]] / value
         lines.append(
-            f"| {row['workload']} | {row['target']} | {row['metric']} | {row['value']:.1f} "
+            f"| {row['workload']} | {row['target']} | {row['metric']} | {value:.1f} "
             f"| {row['spread']:.0%} | {ratio:.2f} |"
         )
     return "\n".join(lines)

@@ -206,6 +206,12 @@ class Config:
             "upgrade: normal mode is served; enforce: it is refused; passthrough: nothing is changed.",
         ),
     )
+    hop_limit: int = field(
+        default=1,
+        metadata=key(
+            Count(1, 255), "IP hop limit of answers; 1: none ever leaves by way of a router, as a host wants."
+        ),
+    )
     hosts: tuple[str, ...] = field(
         default=(),
         metadata=key(

@@ -47,12 +47,6 @@ def is_what_was_noted(view: ProcessView, note: ConnectNote, facts: ProcessFacts)
     return comm is None or comm == note.comm
 
 
-def still_holds(view: ProcessView, facts: ProcessFacts, descriptor: int, inode: int) -> bool:
-    """Whether the process is what `facts` say and, after that was read, holds the socket."""
-    now = read_facts(view)
-    return now is not None and now[0] == facts and view.holds(descriptor, inode)
-
-
 def _settled(view: ProcessView, descriptor: int, is_it: Callable[[ProcessFacts], bool]) -> Captured | None:
     for _ in range(_ATTEMPTS):
         found = read_facts(view)

@@ -15,6 +15,7 @@ _CMDLINE_LIMIT = 4096
 _FILE_LIMIT = 16384
 # Not the mount namespace: a hardened service has one of its own (PrivateTmp=) and is no container.
 _CONTAINING = ("pid", "user", "cgroup")
+_REREAD = ("cmdline", "cgroup")
 _DELETED = " (deleted)"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -45,14 +46,20 @@ class Executable:
 class ProcessView:
     """One process, held by its /proc directory: once it is gone every read fails, even if its pid is reused.
 
-    Raises OSError (ProcessLookupError, FileNotFoundError, PermissionError) when it cannot be opened.
+    Closed by `close`, or when nothing refers to it any more. Raises OSError (ProcessLookupError,
+    FileNotFoundError, PermissionError) when it cannot be opened.
     """
 
-    __slots__ = ("_directory", "pid")
+    __slots__ = ("_directory", "_open", "pid")
 
     def __init__(self, pid: int, proc_root: str = "/proc") -> None:
         self.pid = pid
+        self._open: list[int] = []
         self._directory = os.open(f"{proc_root}/{pid}", _DIRECTORY)
+        self._open.append(self._directory)
+
+    def __del__(self) -> None:
+        self.close()
 
     def __enter__(self) -> ProcessView:
         return self
@@ -63,8 +70,24 @@ class ProcessView:
         self.close()
 
     def close(self) -> None:
-        """Lets go of the directory."""
-        os.close(self._directory)
+        """Lets go of the process."""
+        while self._open:
+            os.close(self._open.pop())
+
+    def keep(self) -> None:
+        """Makes ready for `reread`, at the cost of two more open files. Raises OSError."""
+        for name in _REREAD:
+            self._open.append(os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._directory))
+
+    def reread(self) -> tuple[int, int, bytes, bytes] | None:
+        """Device and inode of the executable, command line and cgroup as they are now, after `keep`: all
+        that exec or a move can change, in three system calls. None when it is gone."""
+        try:
+            file = os.stat("exe", dir_fd=self._directory)
+            cmdline = os.pread(self._open[1], _CMDLINE_LIMIT, 0)
+            return file.st_dev, file.st_ino, cmdline, os.pread(self._open[2], _FILE_LIMIT, 0)
+        except OSError:
+            return None
 
     def owner_uid(self) -> int | None:
         """The uid that /proc shows as the directory's owner: the effective one, or 0 if not dumpable."""

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b
 
 from imds_proxy.callers.cgroupfs import CgroupTree
@@ -46,8 +47,12 @@ def read_facts(view: ProcessView) -> tuple[ProcessFacts, bytes] | None:
     if stat is None:
         return None
     cmdline = view.cmdline()
-    digest = blake2b(cmdline, digest_size=16).digest()
-    return ProcessFacts(stat, view.executable(), digest, view.cgroup()), cmdline
+    return ProcessFacts(stat, view.executable(), digest_of(cmdline), view.cgroup()), cmdline
+
+
+def digest_of(cmdline: bytes) -> bytes:
+    """What is remembered of a command line."""
+    return blake2b(cmdline, digest_size=16).digest()
 
 
 def made_the_socket(facts: ProcessFacts, owner: SocketOwner, tree: CgroupTree) -> bool:
@@ -118,7 +123,13 @@ def build_caller(
 
 def identity_of(owner: SocketOwner, membership: Membership) -> Identity:
     """The boundary, its names on one line. They are escaped, never cut: two must not become one."""
-    return Identity(owner.uid, _optional(membership.unit), _optional(membership.container))
+    return _identity(owner.uid, _optional(membership.unit), _optional(membership.container))
+
+
+@lru_cache(maxsize=4096)
+def _identity(uid: int, unit: str | None, container: str | None) -> Identity:
+    """One object for each identity: memories find it without comparing."""
+    return Identity(uid, unit, container)
 
 
 def _script(view: ProcessView, executable: Executable | None, words: list[str]) -> str | None:

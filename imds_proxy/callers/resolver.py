@@ -16,8 +16,6 @@ from imds_proxy.callers.capture import (
     Captured,
     captured_by_note,
     captured_by_socket,
-    is_what_was_noted,
-    still_holds,
 )
 from imds_proxy.callers.cgroupfs import CgroupTree
 from imds_proxy.callers.cgroups import path_membership
@@ -32,19 +30,17 @@ from imds_proxy.callers.profile import (
     build_caller,
     identity_of,
     made_the_socket,
-    read_facts,
 )
 from imds_proxy.callers.recent import RecentProcesses, SeenProcess, key_of
 from imds_proxy.callers.redact import safe_text
 from imds_proxy.callers.redirect import endpoint_of, local_endpoint, original_destination
-from imds_proxy.callers.sockdiag import SockDiag, SocketOwner
+from imds_proxy.callers.sockdiag import Endpoint, SockDiag, SocketOwner
 from imds_proxy.callers.usernames import UserNames
 from imds_proxy.policy.caller import Caller, Identity, Process
 
 # The origin of a caller whose uid is known and whose unit is not: it must never pass as "no unit".
 PID_UNKNOWN = "pid-unknown"
 
-_NEAR = 3  # descriptors looked at first, from that of the last socket on
 _QUICK_DESCRIPTORS = 256  # looked at on the event loop: well under 1 ms
 _SCAN_DESCRIPTORS = 65_536
 _NEWEST = 8  # pids below the last one given that are looked at first
@@ -66,6 +62,7 @@ class Ticket:
     accepted_ticks: int
     why: str | None = None
     note: ConnectNote | None = None
+    ends: tuple[Endpoint, Endpoint] | None = None
 
 
 class Resolver:
@@ -100,6 +97,7 @@ class Resolver:
         for one in (self._diag, self._notes, self._conntrack):
             if one is not None:
                 one.close()
+        self._recent = RecentProcesses()
         self._tree.close()
 
     def look_up(self, accepted: socket.socket, peer: tuple[object, ...] | None) -> Ticket:
@@ -119,7 +117,8 @@ class Resolver:
             return Ticket(None, origin, now, "sock_diag is not available")
         destination = original_destination(accepted, local) or local
         if self._notes is not None and (note := self._notes.of(client, destination)) is not None:
-            return Ticket(SocketOwner(note.uid, 0, note.cgroup_id), origin, now, None, note)
+            noted = SocketOwner(note.uid, 0, note.cgroup_id)
+            return Ticket(noted, origin, now, None, note, (client, destination))
         owner = self._diag.owner(client, destination)
         if owner is None and (ends := self._conntrack.original(client, local)) is not None:
             owner = self._diag.owner(*ends)  # the redirect gave the client another port
@@ -135,14 +134,16 @@ class Resolver:
         seen = self._recent.of(key_of(owner))
         if ticket.note is not None:
             return self._noted_again(seen, ticket.note)
-        for process in seen:  # first where each had its last socket: one look for each
-            caller = self._again(process, ticket, owner, None)
-            if caller is not None:
-                return caller
+        # None that started after its "own" connection.
+        seen = tuple(one for one in seen if one.facts.stat.start_ticks <= ticket.accepted_ticks)
+        for process in seen:  # first where each had its last sockets
+            if (descriptor := process.holding(owner.inode)) is not None:
+                return self._again(process, descriptor, owner)
         for process in seen:
-            caller = self._again(process, ticket, owner, _QUICK_DESCRIPTORS // len(seen))
-            if caller is not None:
-                return caller
+            with suppress(OSError):
+                descriptor, _ = process.view.find_socket(owner.inode, _QUICK_DESCRIPTORS // len(seen))
+                if descriptor is not None:
+                    return self._again(process, descriptor, owner)
         return None
 
     def capture(self, ticket: Ticket) -> Captured | None:
@@ -178,7 +179,7 @@ class Resolver:
         if owner is None:
             return _unresolved(ticket)
         if captured is not None:
-            return self._named(captured, owner)
+            return self._named(captured, ticket, owner)
         deadline = time.monotonic() + _SCAN_SECONDS
         path = self._tree.path_of(owner.cgroup_id) if owner.cgroup_id is not None else None
         if ticket.note is not None:
@@ -195,7 +196,7 @@ class Resolver:
             except OSError:
                 continue
             if captured is not None:
-                return self._named(captured, owner)
+                return self._named(captured, ticket, owner)
         why = "no process holds the socket"
         if hidden:
             why += " that may be looked at (CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH are missing)"
@@ -203,16 +204,11 @@ class Resolver:
 
     def _noted_again(self, seen: tuple[SeenProcess, ...], note: ConnectNote) -> Caller | None:
         """The caller of before, if the noted process is one that was seen, and is what it was."""
-        process = next((one for one in seen if one.pid == note.pid), None)
-        if process is None:
-            return None
-        try:
-            with ProcessView(process.pid, self._proc_root) as view:
-                now = read_facts(view)
-                same = now is not None and now[0] == process.facts and is_what_was_noted(view, note, now[0])
-        except OSError:
-            return None
-        return process.caller if same else None
+        for process in seen:
+            if process.pid == note.pid and process.is_the_same():
+                comm = process.facts.stat.comm
+                return process.caller if note.thread != note.pid or comm == note.comm else None
+        return None
 
     def _noted(self, note: ConnectNote, owner: SocketOwner, path: str | None) -> Caller:
         """A noted process that has exited, or became another program since: what the kernel noted is all
@@ -279,33 +275,13 @@ class Resolver:
             origin += f"/{owner.cgroup_id}"
         return Caller(Identity(owner.uid, origin=origin), why_unresolved=why)
 
-    def _again(
-        self, process: SeenProcess, ticket: Ticket, owner: SocketOwner, limit: int | None
-    ) -> Caller | None:
-        """The caller of before, if this process holds the socket now and is what it was. With `limit` None
-        only the descriptor of last time and the next few are looked at: a program that connects again is
-        given the same one, or the next if it holds many connections."""
-        if process.facts.stat.start_ticks > ticket.accepted_ticks:
-            return None
-        try:
-            with ProcessView(process.pid, self._proc_root) as view:
-                descriptor: int | None
-                if limit is None:
-                    near = range(process.descriptor, process.descriptor + _NEAR)
-                    descriptor = next((one for one in near if view.holds(one, owner.inode)), None)
-                else:
-                    descriptor, _ = view.find_socket(owner.inode, limit)
-                if descriptor is None:
-                    return None
-                if not still_holds(view, process.facts, descriptor, owner.inode):
-                    return None
-        except (FileNotFoundError, ProcessLookupError):
+    def _again(self, process: SeenProcess, descriptor: int, owner: SocketOwner) -> Caller | None:
+        """The caller of before, if the process that holds the socket is what it was."""
+        if not process.is_the_same():
             self._recent.forget(key_of(owner), process)
             return None
-        except OSError:
-            return None
-        if self._recent.of(key_of(owner))[:1] != (process,) or descriptor != process.descriptor:
-            self._recent.remember(key_of(owner), replace(process, descriptor=descriptor))
+        if process.descriptors[0] != descriptor or self._recent.of(key_of(owner))[0] is not process:
+            self._recent.remember(key_of(owner), process.with_descriptor(descriptor))
         return process.caller
 
     def _capture(self, pid: int, ticket: Ticket, owner: SocketOwner, limit: int) -> Captured | None:
@@ -330,12 +306,21 @@ class Resolver:
                 view.close()
         return found
 
-    def _named(self, captured: Captured, owner: SocketOwner) -> Caller:
+    def _named(self, captured: Captured, ticket: Ticket, owner: SocketOwner) -> Caller:
         # The process may have ended since: what it was has been seen.
-        with captured.view as view:
-            caller = build_caller(view, captured.facts, captured.cmdline, owner, self._around)
-        seen = SeenProcess(view.pid, captured.descriptor, captured.facts, caller)
-        self._recent.remember(key_of(owner), seen)
+        view, key, known = captured.view, key_of(owner), True
+        if ticket.note is not None:
+            # The kernel notes the real uid; a socket is its process's effective one. Where these differ, the
+            # socket tells, and the process is not remembered: it can be now this user, now that.
+            known = len(set(view.uids() or ())) == 1
+            alive = self._diag.owner(*ticket.ends) if self._diag and ticket.ends else None
+            owner = replace(owner, uid=alive.uid) if alive else owner
+        caller = build_caller(view, captured.facts, captured.cmdline, owner, self._around)
+        with suppress(OSError):
+            if known:
+                view.keep()
+                seen = SeenProcess(view, (captured.descriptor,), captured.facts, caller)
+                self._recent.remember(key, seen)
         return caller
 
 

@@ -9,6 +9,7 @@ import socket
 import struct
 import threading
 from dataclasses import dataclass
+from functools import lru_cache
 from types import TracebackType
 
 # Numbers of linux/netlink.h, linux/sock_diag.h, linux/inet_diag.h and include/net/tcp_states.h.
@@ -40,6 +41,14 @@ _STALE_ANSWERS = 16  # how many answers to earlier questions are skipped before 
 _V4_MAPPED = bytes(10) + b"\xff\xff"
 
 
+@lru_cache(maxsize=1024)
+def _packed(host: str) -> bytes:
+    if ":" not in host:
+        return socket.inet_pton(socket.AF_INET, host)
+    packed = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
+    return packed[12:] if packed.startswith(_V4_MAPPED) else packed
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """One end of a connection: packed address (4 or 16 bytes, never v4-mapped), port, IPv6 scope."""
@@ -51,10 +60,8 @@ class Endpoint:
     @classmethod
     def parse(cls, host: str, port: int, scope: int = 0) -> Endpoint:
         """From an address as text; a v4-mapped one becomes IPv4. Raises OSError on anything else."""
-        if ":" not in host:
-            return cls(socket.inet_pton(socket.AF_INET, host), port)
-        packed = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
-        return cls.from_packed(packed, port, scope)
+        packed = _packed(host)
+        return cls(packed, port, scope if len(packed) == 16 else 0)
 
     @classmethod
     def from_packed(cls, packed: bytes, port: int, scope: int = 0) -> Endpoint:

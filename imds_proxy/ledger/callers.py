@@ -15,18 +15,13 @@ from imds_proxy.protocol.session import Session
 _MAX_ITEMS = 64  # paths kept of one caller until they are summarised
 
 
-@dataclass(frozen=True, slots=True)
-class CallerKey:
-    """What stays the same of a caller from process to process."""
+CallerKey = tuple[Identity, str | None, str | None]
+"""What stays the same of a caller from process to process: its identity, executable and script."""
 
-    identity: Identity
-    exe: str | None
-    script: str | None
 
-    @classmethod
-    def of(cls, caller: Caller) -> CallerKey:
-        """The key of a caller."""
-        return cls(caller.identity, caller.process.exe if caller.process else None, caller.script)
+def key_of(caller: Caller) -> CallerKey:
+    """The key of a caller."""
+    return caller.identity, caller.process.exe if caller.process else None, caller.program.script
 
 
 @dataclass(slots=True)
@@ -38,12 +33,6 @@ class CallerRecord:
     seen: set[Session] = field(default_factory=set)
     items: set[str] = field(default_factory=set)
     refused: int = 0
-    items_dropped: int = 0
-
-    @property
-    def full(self) -> bool:
-        """Whether a further path would be dropped."""
-        return len(self.items) >= _MAX_ITEMS
 
 
 class CallerLedger:
@@ -52,35 +41,29 @@ class CallerLedger:
     def __init__(self, size: int = 4096) -> None:
         self._records: LRUCache[CallerKey, CallerRecord] = LRUCache(size)
 
-    def note(self, caller: Caller, session: Session, path: str | None, refused: bool) -> bool:
-        """Counts one request; True the first time that this caller is seen in this kind of session.
+    def note(
+        self, caller: Caller, session: Session, path: str | None, refused: bool
+    ) -> tuple[bool, CallerRecord | None]:
+        """Counts one request: whether this caller is seen in this kind of session for the first time, and
+        its record, if that can hold no further path: then its counts begin again.
 
         `path` is None for a request that names no item worth to remember.
         """
-        key = CallerKey.of(caller)
+        key = key_of(caller)
         record = self._records.get(key)
         if record is None:
             record = self._records[key] = CallerRecord(caller)
         record.sessions[session] = record.sessions.get(session, 0) + 1
         record.refused += refused
-        if path is not None and path not in record.items:
-            if record.full:
-                record.items_dropped += 1
-            else:
-                record.items.add(path)
-        if session in record.seen:
-            return False
-        record.seen.add(session)
-        return True
-
-    def take_full(self, caller: Caller) -> CallerRecord | None:
-        """The caller's record, if it can hold no further path; its counts begin again."""
-        key = CallerKey.of(caller)
-        record = self._records.get(key)
-        if record is None or not record.full:
-            return None
+        if path is not None:
+            record.items.add(path)
+        new = session not in record.seen
+        if new:
+            record.seen.add(session)
+        if len(record.items) < _MAX_ITEMS:
+            return new, None
         self._records[key] = CallerRecord(record.example, seen=record.seen)
-        return record
+        return new, record
 
     def take_summaries(self) -> list[CallerRecord]:
         """The records with counts since the last call; their counts begin again."""

@@ -20,6 +20,14 @@ class Identity:
     unit: str | None = None
     container: str | None = None
     origin: str | None = None
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # It is the key of most memories on the hot path, and is looked up far more often than made.
+        object.__setattr__(self, "_hash", hash((self.uid, self.unit, self.container, self.origin)))
+
+    def __hash__(self) -> int:
+        return self._hash
 
     @property
     def resolved(self) -> bool:
@@ -69,6 +77,21 @@ class Program:
     contained: bool = False
 
 
+class Profile:
+    """All that rules see of a caller: equal ones are decided alike, whatever their pid. Hashed once."""
+
+    __slots__ = ("_facts", "_hash")
+
+    def __init__(self, facts: Hashable) -> None:
+        self._facts, self._hash = facts, hash(facts)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, Profile) and self._facts == other._facts)
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
     """One connection's caller. Absent facts are None, never guessed.
@@ -89,17 +112,16 @@ class Caller:
     pod: Pod | None = None
     is_self: bool = False
     why_unresolved: str | None = None
+    profile: Profile = field(init=False, repr=False, compare=False)
 
     @property
     def script(self) -> str | None:
         """What an interpreter runs."""
         return self.program.script
 
-    @property
-    def profile(self) -> Hashable:
-        """All that rules see: equal profiles are decided alike, whatever their pid."""
+    def __post_init__(self) -> None:
         pod = self.pod
-        return (
+        facts = (
             self.identity,
             self.user,
             self.program,
@@ -107,3 +129,4 @@ class Caller:
             self.container_image,
             pod and (pod.namespace, pod.name, pod.service_account, frozenset(pod.labels.items())),
         )
+        object.__setattr__(self, "profile", Profile(facts))

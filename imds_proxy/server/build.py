@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 import random
 import secrets
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -143,7 +142,7 @@ def apply(daemon: Daemon, config: Config) -> Daemon:
 
 def needs_restart(old: Config, new: Config) -> list[str]:
     """The keys that differ and are read at the start only."""
-    names = ("provider", "listen", "upstream", "tokens", "state", "attribution", "log", "admin")
+    names = ("provider", "listen", "hop_limit", "upstream", "tokens", "state", "attribution", "log", "admin")
     return [name for name in names if getattr(old, name) != getattr(new, name)]
 
 
@@ -220,11 +219,10 @@ def _host_header(host: str, port: int, profile: Profile) -> bytes:
     return (text if port == profile.port else f"{text}:{port}").encode("ascii")
 
 
-def _hosts_of(accepted: socket.socket, profile: Profile, extra: tuple[str, ...]) -> frozenset[bytes]:
-    """The Host values that a connection may carry: the service's, its own address, configured ones."""
-    try:
-        local = accepted.getsockname()
-    except OSError:
+def _hosts_of(local: object, profile: Profile, extra: tuple[str, ...]) -> frozenset[bytes]:
+    """The Host values that a connection may carry: the service's, its own address, configured ones. `local`
+    is the connection's own end as the event loop gives it, which may be nothing."""
+    if not isinstance(local, tuple) or len(local) < 2:
         return _hosts(None, profile, extra)
     return _hosts((local[0], local[1]), profile, extra)
 

@@ -75,7 +75,7 @@ class Shared:
     register: ConnectionRegister[CallerConnection]
     memos: Memos
     times: Times
-    hosts: Callable[[socket.socket], frozenset[bytes]]
+    hosts: Callable[[object], frozenset[bytes]]
     clock: Callable[[], float]
     decisions: DecisionMemos = field(default_factory=DecisionMemos)
 
@@ -208,12 +208,12 @@ class CallerConnection(asyncio.Protocol):
             return
         self._reader.memo = self._shared.memos.of(caller.identity)
         attribution, transport = self._shared.attribution, self._transport
-        name = transport.get_extra_info("peername") if transport is not None else None
+        ends = [transport.get_extra_info(f"{one}name") if transport else None for one in ("peer", "sock")]
         self._peer = Peer(
             caller,
-            self._shared.hosts(accepted),
+            self._shared.hosts(ends[1]),
             self._shared.decisions.of(caller),
-            partial(attribution.holders, accepted, name),
+            partial(attribution.holders, accepted, ends[0]),
         )
         self._advance()
 

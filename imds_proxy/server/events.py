@@ -54,7 +54,7 @@ class RequestEvents:
         # What is wrong in form is no need of the caller's, and the token is no item.
         is_item = outcome.session is not Session.TOKEN and outcome.refusal not in FORM_REFUSALS
         path = outcome.path if is_item else None
-        new = self._ledger.note(outcome.caller, outcome.session, path, outcome.refusal is not None)
+        new, full = self._ledger.note(outcome.caller, outcome.session, path, outcome.refusal is not None)
         if new and outcome.session in _TO_CHANGE:
             if self._news.take(self._clock()):
                 self._log.event(
@@ -67,9 +67,12 @@ class RequestEvents:
                 )
             else:
                 self._suppressed += 1
-        # An allowlist is made from what the log says, so it says all: a full record before it drops a path.
-        if (full := self._ledger.take_full(outcome.caller)) is not None and self._news.take(self._clock()):
-            self._summarise(full)
+        # An allowlist is made from what the log says: a full record is said, and another begun.
+        if full is not None:
+            if self._news.take(self._clock()):
+                self._summarise(full)
+            else:
+                self._suppressed += 1
         if outcome.refusal is not None:
             self.refuse("refused", outcome.refusal, outcome)
         elif outcome.would_refuse is not None:
@@ -112,7 +115,6 @@ class RequestEvents:
             sessions={kind.value: count for kind, count in record.sessions.items()},
             refused=record.refused or None,
             items=sorted(record.items),
-            items_dropped=record.items_dropped or None,
         )
 
 

@@ -11,6 +11,7 @@ import ctypes
 import errno
 import resource
 import signal
+import socket
 import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -27,7 +28,7 @@ from imds_proxy.server.state import GrantFile, boot_id
 _BACKLOG = 4096
 _SWEEP = 1.0  # seconds between checks of time limits and writes of grants
 _LAST_READ = 0.02  # seconds: some turns of the loop
-_SPARE_FILES = 128
+_SPARE_FILES = 2048  # three for each process that is remembered as a caller
 _PR_SET_DUMPABLE = 4
 
 
@@ -89,7 +90,7 @@ async def _serve(config: Config, read: Callable[[], Config], log: Log) -> int:
     servers: list[asyncio.Server] = []
     for address in config.listen:
         try:
-            servers.append(await _listen(reloader, address))
+            servers.append(await _listen(reloader, address, config.hop_limit))
         except OSError as error:
             log.event("cannot-listen", f"cannot listen on {address}: {_reason(error)}")
             return 1
@@ -133,10 +134,15 @@ async def _open_admin(config: Config, reloader: Reloader, log: Log) -> AdminSock
     return admin
 
 
-async def _listen(reloader: Reloader, address: Address) -> asyncio.Server:
-    return await asyncio.get_running_loop().create_server(
+async def _listen(reloader: Reloader, address: Address, hop_limit: int) -> asyncio.Server:
+    server = await asyncio.get_running_loop().create_server(
         lambda: CallerConnection(reloader.daemon.shared), address.host, address.port, backlog=_BACKLOG
     )
+    for listener in server.sockets:  # what is accepted inherits it
+        listener.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, hop_limit)
+        if listener.family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, hop_limit)
+    return server
 
 
 async def _drain(daemon: Daemon, servers: list[asyncio.Server], seconds: float) -> None:

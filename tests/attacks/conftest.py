@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -17,9 +18,23 @@ def service() -> Iterator[Emulator]:
         yield emulator
 
 
-@pytest.fixture(scope="module")
-def proxy(service: Emulator) -> Iterator[Proxy]:
-    with running_proxy(service.address) as running:
+POLICIES: dict[str, dict[str, object]] = {
+    "defaults": {},
+    # Rules that allow these tests' own callers everything: what is refused is so for its form.
+    "rules": {
+        "enforcement": "enforce",
+        "default": "deny",
+        "rules": [
+            {"name": "nobody", "caller": {"uid": "4294967294"}, "allow": False},
+            {"name": "these tests", "caller": {"uid": str(os.geteuid())}, "legacy": "upgrade"},
+        ],
+    },
+}
+
+
+@pytest.fixture(scope="module", params=POLICIES)
+def proxy(service: Emulator, request: pytest.FixtureRequest) -> Iterator[Proxy]:
+    with running_proxy(service.address, {"policy": POLICIES[request.param]}) as running:
         yield running
 
 

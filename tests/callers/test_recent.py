@@ -1,7 +1,11 @@
 from __future__ import annotations
 
-from imds_proxy.callers.procfs import Stat
-from imds_proxy.callers.profile import ProcessFacts
+import os
+import time
+from typing import Any
+
+from imds_proxy.callers.procfs import ProcessView, Stat
+from imds_proxy.callers.profile import ProcessFacts, read_facts
 from imds_proxy.callers.recent import RecentProcesses, SeenProcess, key_of
 from imds_proxy.callers.sockdiag import SocketOwner
 from imds_proxy.policy.caller import Caller, Identity
@@ -9,8 +13,50 @@ from imds_proxy.policy.caller import Caller, Identity
 FACTS = ProcessFacts(Stat(b"x", 1, 1), None, b"", b"")
 
 
+class Numbered(ProcessView):
+    """A view of this process under another number."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(os.getpid())
+        self.pid = pid
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Numbered) and other.pid == self.pid
+
+    def __hash__(self) -> int:
+        return self.pid
+
+
 def _seen(pid: int, descriptor: int = 3) -> SeenProcess:
-    return SeenProcess(pid, descriptor, FACTS, Caller(Identity(0)))
+    return SeenProcess(Numbered(pid), (descriptor,), FACTS, Caller(Identity(0)))
+
+
+def test_descriptors_are_tried_in_the_order_in_which_they_come_again() -> None:
+    process = _seen(1)
+    for descriptor in (4, 5, 6, 4):
+        process = process.with_descriptor(descriptor)
+    assert process.descriptors == (4, 6, 5, 3)
+    assert list(process._likely()) == [4, 3, 5, 6]
+    for descriptor in range(100):
+        process = process.with_descriptor(descriptor)
+    assert len(process.descriptors) == 24
+
+
+def test_a_process_is_the_same_until_it_runs_another_program_or_ends(client: Any) -> None:
+    client.run("pass")
+    view = ProcessView(client.pid)
+    view.keep()
+    found = read_facts(view)
+    assert found is not None
+    process = SeenProcess(view, (3,), found[0], Caller(Identity(0)))
+    assert process.is_the_same()
+    client.tell("os.execv(sys.executable, [sys.executable, '-c', 'import signal; signal.pause()'])")
+    end = time.monotonic() + 5
+    while process.is_the_same():
+        assert time.monotonic() < end
+    client.end()
+    assert not process.is_the_same()
+    assert process.holding(1) is None
 
 
 def test_the_latest_caller_comes_first_and_each_process_once() -> None:
@@ -33,7 +79,7 @@ def test_the_memory_is_bounded() -> None:
     for pid in range(100):
         recent.remember((0, 0), _seen(pid))
     assert [process.pid for process in recent.of((0, 0))] == [99, 98, 97, 96, 95, 94, 93, 92]
-    for uid in range(1, 300):
+    for uid in range(1, 100):
         recent.remember((uid, 0), _seen(uid))
     assert recent.of((0, 0)) == ()
-    assert recent.of((299, 0)) != ()
+    assert recent.of((99, 0)) != ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from imds_proxy.ledger.callers import CallerKey, CallerLedger
+from imds_proxy.ledger.callers import CallerLedger, key_of
 from imds_proxy.policy.caller import Caller, Identity, Process, Program
 from imds_proxy.protocol.session import Session
 
@@ -13,19 +13,19 @@ def caller(number: int = 0, *, pid: int = 7, exe: str = "/usr/bin/curl", script:
 
 def test_a_caller_is_news_once_for_each_kind_of_session() -> None:
     ledger = CallerLedger()
-    assert ledger.note(caller(), Session.LEGACY, "/a", False)
-    assert not ledger.note(caller(), Session.LEGACY, "/b", False)
-    assert ledger.note(caller(), Session.FALLBACK, "/a", False)
-    assert ledger.note(caller(1), Session.LEGACY, "/a", False)
+    assert ledger.note(caller(), Session.LEGACY, "/a", False)[0]
+    assert not ledger.note(caller(), Session.LEGACY, "/b", False)[0]
+    assert ledger.note(caller(), Session.FALLBACK, "/a", False)[0]
+    assert ledger.note(caller(1), Session.LEGACY, "/a", False)[0]
 
 
 def test_the_next_process_of_a_program_is_no_news_another_program_is() -> None:
     ledger = CallerLedger()
-    assert ledger.note(caller(), Session.LEGACY, "/a", False)
-    assert not ledger.note(caller(pid=8), Session.LEGACY, "/a", False)
-    assert ledger.note(caller(exe="/usr/bin/wget"), Session.LEGACY, "/a", False)
-    assert ledger.note(caller(script="/x.py"), Session.LEGACY, "/a", False)
-    assert CallerKey.of(Caller(Identity(0))) == CallerKey(Identity(0), None, None)
+    assert ledger.note(caller(), Session.LEGACY, "/a", False)[0]
+    assert not ledger.note(caller(pid=8), Session.LEGACY, "/a", False)[0]
+    assert ledger.note(caller(exe="/usr/bin/wget"), Session.LEGACY, "/a", False)[0]
+    assert ledger.note(caller(script="/x.py"), Session.LEGACY, "/a", False)[0]
+    assert key_of(Caller(Identity(0))) == (Identity(0), None, None)
 
 
 def test_a_summary_counts_since_the_last_one() -> None:
@@ -37,7 +37,7 @@ def test_a_summary_counts_since_the_last_one() -> None:
     assert record.sessions == {Session.LEGACY: 3, Session.HARDENED: 1}
     assert (record.items, record.refused) == ({"/a", "/b", "/c"}, 1)
     assert ledger.take_summaries() == []
-    assert not ledger.note(caller(), Session.LEGACY, "/a", False)
+    assert not ledger.note(caller(), Session.LEGACY, "/a", False)[0]
     (record,) = ledger.take_summaries()
     assert (record.sessions, record.refused) == ({Session.LEGACY: 1}, 0)
 
@@ -53,18 +53,16 @@ def test_neither_callers_nor_their_paths_grow_without_bound() -> None:
     assert all(len(record.items) <= 64 for record in records)
 
 
-def test_a_record_that_is_full_can_be_taken_before_it_drops_a_path() -> None:
+def test_a_full_record_is_handed_out_before_a_path_would_be_dropped() -> None:
     ledger = CallerLedger()
     for number in range(63):
-        ledger.note(caller(), Session.LEGACY, f"/{number}", False)
-    assert ledger.take_full(caller()) is None
-    ledger.note(caller(), Session.LEGACY, "/63", False)
-    record = ledger.take_full(caller())
-    assert record is not None
-    assert (len(record.items), record.items_dropped) == (64, 0)
-    assert not ledger.note(caller(), Session.LEGACY, "/64", False)
+        assert ledger.note(caller(), Session.LEGACY, f"/{number}", False)[1] is None
+    new, full = ledger.note(caller(), Session.LEGACY, "/63", False)
+    assert not new
+    assert full is not None
+    assert len(full.items) == full.sessions[Session.LEGACY] == 64
+    assert ledger.note(caller(), Session.LEGACY, "/64", False) == (False, None)
     assert ledger.take_summaries()[0].items == {"/64"}
-    assert ledger.take_full(caller(5)) is None
 
 
 def test_a_path_that_is_no_item_is_counted_and_not_kept() -> None:

@@ -20,6 +20,7 @@ def test_the_kind_of_tokens_is_as_configured(tokens: str, kind: type, tmp_path: 
     log = Log("json", io.StringIO())
     daemon = build(dataclasses.replace(Config(), tokens=tokens, state=tmp_path), log)  # type: ignore[arg-type]
     assert isinstance(daemon.tokens, kind)
+    assert b"100.100.100.200" in daemon.shared.hosts(None)  # an event loop may give no address
     daemon.attribution.close()
     log.close()
 
@@ -33,7 +34,7 @@ def test_hosts_are_the_services_the_address_connected_to_and_configured_ones(
     address = "127.0.0.1" if family == socket.AF_INET else "::1"
     with socket.create_server((address, 0), family=family) as server:
         port = server.getsockname()[1]
-        hosts = daemon.shared.hosts(server)
+        hosts = daemon.shared.hosts(server.getsockname())
     own = "127.0.0.1" if family == socket.AF_INET else "[::1]"
     for good in ("100.100.100.200", "100.100.100.200:80", "[fd00:100::100:200]", f"{own}:{port}"):
         assert good.encode() in hosts

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -268,3 +269,61 @@ def wait_for(condition: Callable[[], bool], seconds: float = 5.0) -> None:
     while not condition():
         assert time.monotonic() < until, "it did not happen"
         time.sleep(0.005)
+
+
+# In a namespace with one router between a client and the proxy: says whether the client hears an answer.
+_BEHIND_A_ROUTER = """
+import subprocess
+from imds_proxy.emulator.service import Emulator
+from proxy import running_proxy
+NETWORK = [
+    "netns add ipx-router",
+    "netns add ipx-client",
+    "link add ipxa type veth peer name ipxb netns ipx-router",
+    "link add ipxc type veth peer name ipxd netns ipx-router",
+    "link set ipxc netns ipx-client",
+    "addr add 10.213.1.1/24 dev ipxa",
+    "link set ipxa up",
+    "link set lo up",
+    "route add 10.213.2.0/24 via 10.213.1.2",
+    "-n ipx-router addr add 10.213.1.2/24 dev ipxb",
+    "-n ipx-router addr add 10.213.2.2/24 dev ipxd",
+    "-n ipx-router link set dev ipxb up",
+    "-n ipx-router link set dev ipxd up",
+    "netns exec ipx-router sysctl -qw net.ipv4.ip_forward=1",
+    "-n ipx-client addr add 10.213.2.1/24 dev ipxc",
+    "-n ipx-client link set ipxc up",
+    "-n ipx-client route add default via 10.213.2.2",
+]
+try:
+    for words in NETWORK:
+        subprocess.run(["ip", *words.split()], check=True)
+    for limit in (1, 2):
+        settings = {"hop_limit": limit}
+        with (
+            Emulator() as service,
+            running_proxy(service.address, settings, port=8100, host="10.213.1.1"),
+        ):
+            call = ["curl", "-s", "-m", "2", "http://10.213.1.1:8100/latest/meta-data/mac"]
+            near = subprocess.run(call, capture_output=True).returncode
+            far = subprocess.run(["ip", "netns", "exec", "ipx-client", *call], capture_output=True).returncode
+            print(limit, near, far)
+finally:
+    for name in ("ipx-router", "ipx-client"):
+        subprocess.run(["ip", "netns", "del", name])
+"""
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("ip") is None, reason="needs root and iproute2")
+def test_answers_pass_no_router_unless_told_to() -> None:
+    support = Path(__file__).parent.parent / "support"
+    done = subprocess.run(
+        ["unshare", "--net", "--mount", sys.executable, "-c", _BEHIND_A_ROUTER],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": f"{support}:{os.environ.get('PYTHONPATH', '')}"},
+    )
+    timed_out = 28  # curl's exit code
+    assert done.stdout == f"1 0 {timed_out}\n2 0 0\n", done.stderr
