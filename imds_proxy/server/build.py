@@ -98,7 +98,16 @@ def build(config: Config, log: Log, clock: Callable[[], float] = boottime) -> Da
     events = RequestEvents(log, CallerLedger(), clock)
     caller_limits = CallerLimits(config.limits.hits, config.limits.misses)
     service = Service(
-        policy_of(config), profile, reader, tokens, foreign, events, caller_limits, upstream.deadline, clock
+        policy_of(config),
+        profile,
+        reader,
+        tokens,
+        foreign,
+        events,
+        caller_limits,
+        gate,
+        upstream.deadline,
+        clock,
     )
     register = ConnectionRegister[CallerConnection](
         config.limits.connections, config.limits.connections_per_caller

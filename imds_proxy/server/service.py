@@ -27,7 +27,8 @@ from imds_proxy.protocol.target import Target
 from imds_proxy.protocol.tokens import parse_ttl
 from imds_proxy.server.events import Outcome, RequestEvents
 from imds_proxy.server.tokendesk import ForeignDesk, TokenMaker, Verdict
-from imds_proxy.upstream.flight import SingleFlight, wait_until
+from imds_proxy.upstream.flight import FairFlight, wait_until
+from imds_proxy.upstream.gate import UpstreamGate
 from imds_proxy.upstream.reader import ServiceReader
 
 
@@ -78,6 +79,7 @@ class Service:
         foreign: ForeignDesk,
         events: RequestEvents,
         limits: CallerLimits,
+        gate: UpstreamGate,
         deadline: float,
         clock: Callable[[], float],
     ) -> None:
@@ -85,7 +87,8 @@ class Service:
         self.policy, self._profile, self._reader = policy, profile, reader
         self._tokens, self._foreign, self.events = tokens, foreign, events
         self._deadline, self._clock = deadline, clock
-        self._flights: SingleFlight[Answer] = SingleFlight()
+        self._flights: FairFlight[Answer] = FairFlight(gate)
+        self._gate = gate
         self._failed: LRUCache[Hashable, float] = LRUCache(4096)
 
     def begin(self, request: Request, peer: Peer, arrived: float) -> Answer | Coroutine[Any, Any, Answer]:
@@ -128,7 +131,9 @@ class Service:
         async def work() -> Answer:
             if decision.exclusive:
                 await self._ask_holders(request, session, peer)
-            return await (self._foreign_read(request, peer) if foreign else self._read(request, identity))
+            return await (
+                self._foreign_read(request, peer) if foreign else self._read(request, identity, arrived)
+            )
 
         return self._finish(request, peer, session, decision.would_refuse, work, arrived)
 
@@ -177,19 +182,20 @@ class Service:
                 who = holder.process.pid if holder.process else holder.why_unresolved
                 raise Refused(SHARED_SOCKET, f"process {who}: {decision.refusal.slug}")
 
-    async def _read(self, request: Request, identity: Identity) -> Answer:
-        target, item = request.target, request.item
+    async def _read(self, request: Request, identity: Identity, arrived: float) -> Answer:
+        target, item, until = request.target, request.item, arrived + self._deadline
 
         async def read() -> Answer:
-            return await self._reader.read(target, item, self._same_sensitivity(target), identity)
+            return await self._reader.read(target, item, self._same_sensitivity(target))
 
         if item is ItemClass.NEVER or target.key not in self._flights:
             wait = self.limits.miss(identity, self._clock())
             if wait:
                 raise _too_fast(wait, "limits.misses")
         if item is ItemClass.NEVER:
+            await self._gate.turn(identity, until)
             return await read()
-        return await asyncio.shield(self._flights.join(target.key, read))
+        return await self._flights.join(target.key, identity, until, read)
 
     def _same_sensitivity(self, target: Target) -> Callable[[Target], bool]:
         # Patterns pass over a trailing slash, so a twin is decided as its sibling was.

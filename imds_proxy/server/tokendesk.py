@@ -166,7 +166,7 @@ class ForeignDesk:
             return None
         if not await self.probe():
             return None
-        answer = await self._reader.read_with(target, item, token, identity)
+        answer = await self._reader.read_with(target, item, token)
         if answer.status in (401, 403):
             self._tokens.refused(key, identity, self._clock())
             return None

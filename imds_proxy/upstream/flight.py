@@ -1,4 +1,4 @@
-"""Single flight: however many wait, one goes.
+"""Single flight: however many wait, one goes, as soon as the turn of any of them has come.
 
 A waiter that leaves does not cancel the others; an error reaches all and is remembered by nobody.
 """
@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from imds_proxy.errors import DEADLINE, Refused
+from imds_proxy.upstream.gate import UpstreamGate
 
 T = TypeVar("T")
 
@@ -40,8 +41,46 @@ class SingleFlight(Generic[T]):
 
     def _land(self, key: Hashable, task: asyncio.Task[T]) -> None:
         self._flights.pop(key, None)
-        if not task.cancelled():
-            task.exception()  # nobody may be left to look at it
+        _look_at(task)
+
+
+class FairFlight(Generic[T]):
+    """A single flight that begins at the first turn of those who wait for it: a caller whose turn is far
+    away holds up nobody else who asks for the same."""
+
+    def __init__(self, gate: UpstreamGate) -> None:
+        self._gate = gate
+        self._flights: SingleFlight[T] = SingleFlight()
+        self._begun: dict[Hashable, tuple[asyncio.Future[None], set[object]]] = {}
+
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._flights
+
+    async def join(
+        self, key: Hashable, caller: Hashable, until: float, start: Callable[[], Awaitable[T]]
+    ) -> T:
+        """The result of the flight for `key`. Raises Refused(busy) when it did not begin in this caller's
+        time, which ends at `until` at the latest, and whatever the flight itself raises."""
+        if key not in self._flights and not (key not in self._begun and self._gate.at_once(caller)):
+            await self._turn_or_flight(key, caller, until)
+        return await asyncio.shield(self._flights.join(key, start))
+
+    async def _turn_or_flight(self, key: Hashable, caller: Hashable, until: float) -> None:
+        loop = asyncio.get_running_loop()
+        begun, waiting = self._begun.setdefault(key, (loop.create_future(), set()))
+        turn = loop.create_task(self._gate.turn(caller, until))
+        turn.add_done_callback(_look_at)
+        waiting.add(turn)
+        try:
+            await asyncio.wait((turn, begun), return_when=asyncio.FIRST_COMPLETED)
+            if not begun.done():
+                turn.result()
+                begun.set_result(None)
+        finally:
+            turn.cancel()
+            waiting.discard(turn)
+            if begun.done() or not waiting:
+                self._begun.pop(key, None)
 
 
 async def wait_until(task: asyncio.Task[T], seconds: float) -> T:
@@ -50,3 +89,9 @@ async def wait_until(task: asyncio.Task[T], seconds: float) -> T:
     if not done:
         raise Refused(DEADLINE)
     return task.result()
+
+
+def _look_at(task: asyncio.Task[Any]) -> None:
+    """Nobody may be left to look at its error."""
+    if not task.cancelled():
+        task.exception()

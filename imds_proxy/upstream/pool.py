@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from imds_proxy.errors import DEADLINE, UNREACHABLE, UPSTREAM_BROKEN, Refused
@@ -57,28 +57,24 @@ class Pool:
         return sum(connection.usable for connection in self._idle)
 
     async def get(
-        self,
-        method: str,
-        target: str,
-        headers: tuple[tuple[bytes, bytes], ...],
-        caller: Hashable | None = OURS,
+        self, method: str, target: str, headers: tuple[tuple[bytes, bytes], ...], *, paid: bool = False
     ) -> UpstreamAnswer:
-        """An idempotent exchange for `caller` (None: outside of the budget). Raises Refused.
+        """An idempotent exchange, in its turn unless that was taken before (`paid`). Raises Refused.
 
         Tried again when the pooled connection turns out stale, and while the service throttles and patience
         allows.
         """
         until = self._clock() + self._limits.patience
         while True:
-            reply = await self._exchange(method, target, headers, caller, until, reuse=True)
-            gated = self._gate is not None and caller is not None
-            if not gated or reply.answer.status != 429 or self._clock() >= until:
+            reply = await self._exchange(method, target, headers, until, reuse=True, paid=paid)
+            if self._gate is None or reply.answer.status != 429 or self._clock() >= until:
                 return reply
+            paid = False
 
     async def put(self, target: str, headers: tuple[tuple[bytes, bytes], ...]) -> UpstreamAnswer:
         """A PUT, on a fresh connection always, since it is never repeated. Raises Refused."""
         until = self._clock() + self._limits.patience
-        return await self._exchange("PUT", target, headers, OURS, until, reuse=False)
+        return await self._exchange("PUT", target, headers, until, reuse=False, paid=False)
 
     def close(self) -> None:
         """Drops the idle connections; those in use end with their exchange."""
@@ -91,13 +87,13 @@ class Pool:
         method: str,
         target: str,
         headers: tuple[tuple[bytes, bytes], ...],
-        caller: Hashable | None,
         until: float,
         *,
         reuse: bool,
+        paid: bool,
     ) -> UpstreamAnswer:
-        if self._gate is not None and caller is not None:
-            await self._gate.turn(caller, until)
+        if self._gate is not None and not paid:
+            await self._gate.turn(OURS, until)
         await self._enter(until)
         sent_at = self._clock()
         connection: UpstreamConnection | None = None

@@ -5,14 +5,13 @@ Knows nothing of who asks; what it returns is the service's own answer or a Refu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 
 from imds_proxy.errors import TOKEN_REJECTED, UPSTREAM_FOREIGN, UPSTREAM_REDIRECT, Refused
 from imds_proxy.protocol.profile import ItemClass, Profile
 from imds_proxy.protocol.responses import Answer
 from imds_proxy.protocol.target import Target, canonical_target
 from imds_proxy.upstream.exchange import UpstreamAnswer
-from imds_proxy.upstream.gate import OURS
 from imds_proxy.upstream.pool import Pool
 from imds_proxy.upstream.tokens import TokenKeeper
 
@@ -27,19 +26,17 @@ class ServiceReader:
     def __init__(self, pool: Pool, keeper: TokenKeeper, profile: Profile, headers: Headers) -> None:
         self._pool, self._keeper, self._profile, self._headers = pool, keeper, profile, headers
 
-    async def read(
-        self, target: Target, item: ItemClass, allow: Callable[[Target], bool], caller: Hashable = OURS
-    ) -> Answer:
+    async def read(self, target: Target, item: ItemClass, allow: Callable[[Target], bool]) -> Answer:
         """The item, with the proxy's own token; a refused token is renewed and the call repeated once.
 
-        `caller` is for whom, in the queue to the service. `allow` is asked before a redirect by a trailing
-        slash is resolved. Raises Refused.
+        The turn for the first call is the caller's, taken before; further ones are the proxy's own. `allow`
+        is asked before a redirect by a trailing slash is resolved. Raises Refused.
         """
         token = await self._keeper.get()
-        reply = await self._get(target, token, caller)
+        reply = await self._get(target, token, paid=True)
         if reply.answer.status in (401, 403):
             if self._keeper.reject(token):
-                reply = await self._get(target, await self._keeper.get(), caller)
+                reply = await self._get(target, await self._keeper.get())
             if reply.answer.status == 401:
                 # A 401 speaks of our token, which is never the caller's fault; a 403 may speak of the item.
                 raise Refused(TOKEN_REJECTED)
@@ -47,24 +44,24 @@ class ServiceReader:
             target = self._slash_twin(target, reply)
             if not allow(target):
                 raise Refused(UPSTREAM_REDIRECT, "to an item that the caller may not read")
-            reply = await self._get(target, token, caller)
+            reply = await self._get(target, token)
         return _judged(reply, item)
 
-    async def read_with(self, target: Target, item: ItemClass, token: str, caller: Hashable = OURS) -> Answer:
+    async def read_with(self, target: Target, item: ItemClass, token: str) -> Answer:
         """The item with a caller's own token: the service judges it. Raises Refused."""
-        return _judged(await self._get(target, token, caller), item)
+        return _judged(await self._get(target, token), item)
 
     async def forward(self, method: str, target: Target, item: ItemClass, headers: Headers) -> Answer:
         """Passthrough: the call with the caller's own evidence and token headers. Raises Refused."""
         if method == "PUT":
             reply = await self._pool.put(target.text, (*self._headers, *headers, (b"Content-Length", b"0")))
         else:
-            reply = await self._pool.get("GET", target.text, (*self._headers, *headers), caller=None)
+            reply = await self._pool.get("GET", target.text, (*self._headers, *headers), paid=True)
         return _judged(reply, item)
 
-    async def _get(self, target: Target, token: str, caller: Hashable) -> UpstreamAnswer:
+    async def _get(self, target: Target, token: str, *, paid: bool = False) -> UpstreamAnswer:
         headers = (*self._headers, (self._profile.token_header, token.encode("latin-1")))
-        return await self._pool.get("GET", target.text, headers, caller)
+        return await self._pool.get("GET", target.text, headers, paid=paid)
 
     def _slash_twin(self, target: Target, reply: UpstreamAnswer) -> Target:
         """The target of a redirect that differs by a trailing slash only. Raises Refused for any other."""

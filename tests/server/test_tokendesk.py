@@ -84,7 +84,7 @@ class FakeReader:
     takes_any: bool = False
     calls: list[str] = field(default_factory=list)
 
-    async def read_with(self, target: Target, item: ItemClass, token: str, caller: object = None) -> Answer:
+    async def read_with(self, target: Target, item: ItemClass, token: str) -> Answer:
         self.calls.append(token)
         status = 200 if self.takes_any or token == self.known else 401
         return Answer(status, b"OK", (), b"")

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
 
 import pytest
 
 from imds_proxy.errors import Refused
-from imds_proxy.upstream.flight import SingleFlight, wait_until
+from imds_proxy.policy.rules import Rate
+from imds_proxy.upstream.flight import FairFlight, SingleFlight, wait_until
+from imds_proxy.upstream.gate import UpstreamGate
 
 
 def test_many_waiters_cause_one_call() -> None:
@@ -83,3 +89,75 @@ def test_after_the_deadline_the_work_goes_on() -> None:
         return await wait_until(task, 1)
 
     assert asyncio.run(main()) == 7
+
+
+def with_fair(talk: Callable[[FairFlight[str], UpstreamGate], Awaitable[Any]], rate: Rate) -> Any:
+    async def main() -> Any:
+        gate = UpstreamGate(rate, 0.5, time.monotonic)
+        return await asyncio.wait_for(talk(FairFlight(gate), gate), 10)
+
+    return asyncio.run(main())
+
+
+def test_whoever_comes_first_lets_the_flight_of_all_begin() -> None:
+    """A greedy caller's turn is far away: it holds up nobody who asks for the same, and takes part too."""
+
+    async def talk(fair: FairFlight[str], gate: UpstreamGate) -> tuple[float, list[str], int]:
+        starts = 0
+
+        async def start() -> str:
+            nonlocal starts
+            starts += 1
+            await asyncio.sleep(0.01)
+            return "value"
+
+        for number in range(60):
+            asyncio.create_task(quietly(gate.turn("greedy", time.monotonic() + 1)))  # noqa: RUF006
+        await asyncio.sleep(0)
+        began = time.monotonic()
+        greedy = asyncio.create_task(fair.join("key", "greedy", began + 1, start))
+        await asyncio.sleep(0)
+        polite = await fair.join("key", "polite", began + 1, start)
+        took = time.monotonic() - began
+        return took, [polite, await greedy], starts
+
+    took, values, starts = with_fair(talk, Rate(20, 40))
+    assert (values, starts) == (["value", "value"], 1)
+    assert took < 0.1
+
+
+def test_a_flight_that_never_began_is_busy_for_each_in_its_own_time_and_nothing_is_left() -> None:
+    async def talk(fair: FairFlight[str], gate: UpstreamGate) -> list[BaseException | str]:
+        gate.overloaded(time.monotonic(), retry_after=5)
+
+        async def start() -> str:
+            raise AssertionError("it must not begin")
+
+        joins = (fair.join("key", who, time.monotonic() + 0.05, start) for who in ("a", "b"))
+        found = await asyncio.gather(*joins, return_exceptions=True)
+        assert "key" not in fair
+        assert not fair._begun
+        return list(found)
+
+    assert [isinstance(one, Refused) for one in with_fair(talk, Rate(20, 40))] == [True, True]
+
+
+def test_within_the_budget_a_flight_begins_at_once_and_is_shared() -> None:
+    async def talk(fair: FairFlight[str], gate: UpstreamGate) -> tuple[list[str], int]:
+        starts = 0
+
+        async def start() -> str:
+            nonlocal starts
+            starts += 1
+            await asyncio.sleep(0)
+            return "value"
+
+        joins = (fair.join("key", number, time.monotonic() + 1, start) for number in range(50))
+        return list(await asyncio.gather(*joins)), starts
+
+    assert with_fair(talk, Rate(20, 40)) == (["value"] * 50, 1)
+
+
+async def quietly(turn: Awaitable[None]) -> None:
+    with suppress(Refused):
+        await turn
