@@ -51,7 +51,8 @@ def test_a_duplicate_key_is_an_error_that_names_both_lines_and_keeps_the_first()
         ("a: 1\nb: \x1b[31m", 2, "control character U+001B"),
         ("a: 1\nb: \u2028c", 2, "control character U+2028"),
         ("a: \ud800", 1, "control character U+D800"),
-        ("a: " + "[" * 100_000, 1, "nested more than"),
+        ("a: " + "[" * 40 + "]" * 40, 1, "nested more than"),
+        ("a: " + "[" * 100_000, 1, "nest"),  # newer parsers have a limit of their own
         ("a: [" + "1," * 30_000, 1, "YAML events"),
     ],
 )

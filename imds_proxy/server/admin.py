@@ -62,9 +62,10 @@ class AdminSocket:
             writer.close()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> dict[str, Any]:
+        line = await asyncio.wait_for(reader.readline(), _PATIENCE)  # first, else it never sees its answer
         if _uid_of(writer.get_extra_info("socket")) not in (0, os.geteuid()):
             return {"ok": False, "errors": ["only root and the daemon's own user may ask"]}
-        asked = json.loads(await asyncio.wait_for(reader.readline(), _PATIENCE))
+        asked = json.loads(line)
         name = asked.get("command") if isinstance(asked, dict) else None
         command = self._commands.get(name) if isinstance(name, str) else None
         if command is None:

@@ -9,10 +9,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cachetools import LRUCache
+
 from imds_proxy.errors import FORM_REFUSALS, Refusal
 from imds_proxy.ledger.callers import CallerLedger, CallerRecord
 from imds_proxy.policy.bucket import TokenBucket
-from imds_proxy.policy.caller import Caller, Process
+from imds_proxy.policy.caller import Caller, Identity, Process
 from imds_proxy.protocol.session import Session
 from imds_proxy.server.log import Log
 
@@ -42,7 +44,8 @@ class RequestEvents:
     def __init__(self, log: Log, ledger: CallerLedger, clock: Callable[[], float]) -> None:
         self._log, self._ledger, self._clock = log, ledger, clock
         self._news = TokenBucket(50, 200, clock())
-        self._refusals = TokenBucket(10, 50, clock())
+        self._refusals = TokenBucket(50, 200, clock())
+        self._of_caller: LRUCache[Identity, TokenBucket] = LRUCache(1024)
         self._suppressed = 0
         self.counts: dict[Session, int] = dict.fromkeys(Session, 0)
         self.refused = 0
@@ -79,8 +82,12 @@ class RequestEvents:
             self.refuse("would-refuse", outcome.would_refuse, outcome)
 
     def refuse(self, event: str, refusal: Refusal, outcome: Outcome) -> None:
-        """Logs a refusal, at a bounded rate."""
-        if not self._refusals.take(self._clock()):
+        """Logs a refusal, at a bounded rate: one caller's flood hides nobody else's refusals."""
+        now, identity = self._clock(), outcome.caller.identity
+        own = self._of_caller.get(identity)
+        if own is None:
+            own = self._of_caller[identity] = TokenBucket(10, 50, now)
+        if not (own.take(now) and self._refusals.take(now)):
             self._suppressed += 1
             return
         suppressed, self._suppressed = self._suppressed, 0

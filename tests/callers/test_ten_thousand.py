@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +21,11 @@ pytestmark = [
 ]
 
 SHORT, LONG = 5000, 5000
+ATTEMPTS = 3  # at being quick enough: the machine may be busy with other things. A wrong name fails at once.
 SWARM = Path(__file__).parent.parent / "support" / "swarm.py"
 V2 = any(Path(mount, "cgroup.controllers").exists() for mount in MOUNTS)
 
 
-@cache
 def swarm(backend: str) -> list[dict[str, Any]]:
     """What was found of each connection, beside what its process says of itself."""
     done = subprocess.run(
@@ -52,17 +51,20 @@ def reused(found: list[dict[str, Any]]) -> int:
 
 @pytest.mark.parametrize("backend", ["procfs", "v1"])
 def test_every_name_is_right_and_at_most_one_in_a_hundred_is_missing(backend: str) -> None:
-    found = swarm(backend)
-    assert len(found) == SHORT + LONG
-    assert reused(found) > SHORT / 4, "pids must come round, else nothing is shown"
-    for one in found:
-        if one["named"]:
-            assert (one["pid"], one["uid"]) == (one["inner"], one["true_uid"]), one
-        else:
-            assert one["uid"] in (None, one["true_uid"]), one
-    missing = Counter(one["kind"] for one in found if not one["named"])
-    assert missing["long"] == 0
-    assert missing["short"] <= SHORT / 100
+    for _ in range(ATTEMPTS):
+        found = swarm(backend)
+        assert len(found) == SHORT + LONG
+        assert reused(found) > SHORT / 4, "pids must come round, else nothing is shown"
+        for one in found:
+            if one["named"]:
+                assert (one["pid"], one["uid"]) == (one["inner"], one["true_uid"]), one
+            else:
+                assert one["uid"] in (None, one["true_uid"]), one
+        missing = Counter(one["kind"] for one in found if not one["named"])
+        assert missing["long"] == 0
+        if missing["short"] <= SHORT / 100:
+            return
+    pytest.fail(f"too many are missing, {ATTEMPTS} times")
 
 
 @pytest.mark.skipif(not V2, reason="no cgroup v2 hierarchy is mounted")

@@ -66,7 +66,16 @@ def test_a_refusal_and_what_audit_let_go_are_told_apart() -> None:
 def test_a_flood_of_new_callers_and_refusals_is_bounded() -> None:
     callers = [Caller(Identity(uid)) for uid in range(5000)]
     lines = logged(*[outcome(caller=caller, refusal=LEGACY_REFUSED) for caller in callers])
-    assert len(lines) <= 250
+    assert len(lines) <= 400
+
+
+def test_one_callers_flood_hides_no_other_callers_refusal() -> None:
+    other = Caller(Identity(1000))
+    flood = [outcome(refusal=LEGACY_REFUSED)] * 10_000
+    lines = logged(*flood, outcome(caller=other, refusal=TOKEN_BINDING))
+    refused = [line for line in lines if line["event"] == "refused"]
+    assert len(refused) == 51
+    assert (refused[-1]["uid"], refused[-1]["suppressed"]) == (1000, 9950)
 
 
 def test_what_was_suppressed_is_said() -> None:

@@ -54,7 +54,8 @@ class Proxy:
         return self.request("PUT", "/latest/api/token", {TTL_HEADER: str(ttl)})
 
     def log(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.log_path.read_text().splitlines()]
+        """The lines that are whole by now."""
+        return [json.loads(line) for line in self.log_path.read_text().split("\n")[:-1]]
 
     def stop(self) -> int:
         """SIGTERM, and the exit code of the drain."""

@@ -21,6 +21,7 @@ from typing import Any, cast
 
 import uvloop
 
+from imds_proxy.callers import resolver
 from imds_proxy.callers.cgroupfs import CgroupTree
 from imds_proxy.callers.connects import ConnectNotes
 from imds_proxy.callers.procfs import ProcessView
@@ -94,13 +95,18 @@ class V1Diag(SockDiag):
         return None if found is None else SocketOwner(found.uid, found.inode, 1)
 
 
-hybrid_cgroup = ProcessView.cgroup
-
-
-def v1_cgroup(view: ProcessView) -> bytes:
+class V1View(ProcessView):
     """What /proc/PID/cgroup says there: no line of v2."""
-    lines = hybrid_cgroup(view).splitlines(keepends=True)
-    return b"".join(line for line in lines if not line.startswith(b"0::"))
+
+    def cgroup(self) -> bytes:
+        return self._without_v2(super().cgroup())
+
+    def reread(self) -> Any:
+        found = super().reread()
+        return None if found is None else (*found[:3], self._without_v2(found[3]))
+
+    def _without_v2(self, text: bytes) -> bytes:
+        return b"".join(line for line in text.splitlines(keepends=True) if not line.startswith(b"0::"))
 
 
 def resolver_of(backend: str) -> Resolver:
@@ -108,7 +114,7 @@ def resolver_of(backend: str) -> Resolver:
         tree = CgroupTree.find()
         return Resolver(tree=tree, notes=ConnectNotes(tree.mount))
     if backend == "v1":
-        ProcessView.cgroup = v1_cgroup  # type: ignore[method-assign, assignment]  # in this process only
+        vars(resolver)["ProcessView"] = V1View  # in this process only
         return Resolver(diag=V1Diag(), tree=CgroupTree(None))
     return Resolver()
 

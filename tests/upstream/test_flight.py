@@ -111,7 +111,7 @@ def test_whoever_comes_first_lets_the_flight_of_all_begin() -> None:
             await asyncio.sleep(0.01)
             return "value"
 
-        for number in range(60):
+        for _ in range(60):
             asyncio.create_task(quietly(gate.turn("greedy", time.monotonic() + 1)))  # noqa: RUF006
         await asyncio.sleep(0)
         began = time.monotonic()
