@@ -121,7 +121,7 @@ def build(config: Config, log: Log, clock: Callable[[], float] = boottime) -> Da
         register=register,
         memos=Memos(),
         times=_times(config),
-        hosts=partial(_hosts_of, profile=profile, extra=tuple(config.hosts)),
+        hosts=_hosts_of(profile, tuple(config.hosts)),
         clock=clock,
     )
     return Daemon(shared, register, attribution, pool, gate, foreign, tokens, book, events)
@@ -144,7 +144,7 @@ def apply(daemon: Daemon, config: Config) -> Daemon:
         rules=replace(daemon.shared.rules, max_head=limits.head, max_target=limits.target),
         memos=Memos(),
         times=_times(config),
-        hosts=partial(_hosts_of, profile=profile, extra=tuple(config.hosts)),
+        hosts=_hosts_of(profile, tuple(config.hosts)),
     )
     return replace(daemon, shared=shared)
 
@@ -228,16 +228,18 @@ def _host_header(host: str, port: int, profile: Profile) -> bytes:
     return (text if port == profile.port else f"{text}:{port}").encode("ascii")
 
 
-def _hosts_of(local: object, profile: Profile, extra: tuple[str, ...]) -> frozenset[bytes]:
-    """The Host values that a connection may carry: the service's, its own address, configured ones. `local`
-    is the connection's own end as the event loop gives it, which may be nothing."""
-    if not isinstance(local, tuple) or len(local) < 2:
-        return _hosts(None, profile, extra)
-    return _hosts((local[0], local[1]), profile, extra)
+def _hosts_of(profile: Profile, extra: tuple[str, ...]) -> Callable[[object], frozenset[bytes]]:
+    """The Host values that a connection may carry: the service's, its own address, configured ones. What is
+    returned is asked with the connection's own end as the event loop gives it, which may be nothing."""
+    of_end = lru_cache(maxsize=64)(partial(_hosts, profile, extra))
+
+    def hosts(local: object) -> frozenset[bytes]:
+        return of_end(local[:2] if isinstance(local, tuple) and len(local) >= 2 else None)
+
+    return hosts
 
 
-@lru_cache(maxsize=64)
-def _hosts(local: tuple[str, int] | None, profile: Profile, extra: tuple[str, ...]) -> frozenset[bytes]:
+def _hosts(profile: Profile, extra: tuple[str, ...], local: tuple[str, int] | None) -> frozenset[bytes]:
     names = [(address, profile.port) for address in profile.addresses]
     if local is not None:
         address = ipaddress.ip_address(local[0].partition("%")[0])
