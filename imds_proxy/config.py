@@ -15,27 +15,26 @@ from typing import Literal, get_args
 from imds_proxy.config_document import ConfigError, ConfigErrors, read_document
 from imds_proxy.config_file import FileRefused, read_text
 from imds_proxy.config_reader import KeyDoc, SectionReader, describe_section, key
-from imds_proxy.config_rules import Policy, RateKind, rule_conflicts
+from imds_proxy.config_rules import Policy, rule_conflicts
+from imds_proxy.config_sections import CONNECTING, Admin, Cache, Limits, Log, LogFormat, Upstream
 from imds_proxy.config_values import (
     Address,
     Count,
     Directory,
-    Duration,
     HostValue,
-    Size,
     SocketAddress,
     Word,
     format_duration,
     parse_address,
     printable,
 )
-from imds_proxy.policy.rules import Rate
 
 __all__ = [
     "DEFAULT_PATH",
     "Address",
     "Admin",
     "Attribution",
+    "Cache",
     "Config",
     "ConfigError",
     "ConfigErrors",
@@ -62,129 +61,14 @@ Provider = Literal["alibaba"]
 Mode = Literal["upgrade", "enforce", "passthrough"]
 Tokens = Literal["real", "sealed"]
 Attribution = Literal["auto", "procfs", "ebpf"]
-LogFormat = Literal["auto", "json", "text"]
 
 
 _LISTENING = SocketAddress(listening=True)
-_CONNECTING = SocketAddress(listening=False)
 
 
 def _state_directory() -> Path:
     # systemd gives the directories of StateDirectory= separated by colons.
     return Path(os.environ.get("STATE_DIRECTORY", "").split(":")[0] or "/var/lib/imds-proxy")
-
-
-@dataclass(frozen=True, slots=True)
-class Upstream:
-    """The real service. Durations in seconds, sizes in bytes."""
-
-    address: Address = field(
-        default=Address("100.100.100.200", 80),
-        metadata=key(_CONNECTING, "Where the real metadata service is."),
-    )
-    token_ttl: float = field(
-        default=21600.0,
-        metadata=key(Duration(1, 21600), "Life that the proxy asks for its own token."),
-    )
-    connect_timeout: float = field(
-        default=0.5,
-        metadata=key(Duration(0.01, 0.999), "Longest wait for a connection; at most `deadline`."),
-    )
-    read_timeout: float = field(
-        default=5.0,
-        metadata=key(Duration(0.1, 60), "Longest wait for bytes of an answer, after the deadline too."),
-    )
-    deadline: float = field(
-        default=0.9,
-        metadata=key(
-            Duration(0.05, 0.999), "A caller gets its answer, or a 503, within this: SDKs give up after 1s."
-        ),
-    )
-    connections: int = field(
-        default=32, metadata=key(Count(1, 1024), "Most connections to the real service at a time.")
-    )
-    max_response: int = field(
-        default=4 * 1024 * 1024,
-        metadata=key(Size(1024, 64 * 1024 * 1024), "Largest body taken from the real service."),
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Bounds on callers. Durations in seconds, sizes in bytes, rates per second, the rest are counts."""
-
-    hits: Rate = field(
-        default=Rate(2000, 4000),
-        metadata=key(RateKind(), "Requests of one caller (uid and unit or container)."),
-    )
-    misses: Rate = field(
-        default=Rate(20, 200),
-        metadata=key(RateKind(), "Of these, reads that need a call to the real service."),
-    )
-    upstream: Rate = field(
-        default=Rate(50, 100),
-        metadata=key(RateKind(), "Calls to the real service, shared fairly by the callers."),
-    )
-    queue: float = field(
-        default=0.5,
-        metadata=key(
-            Duration(0.01, 0.999), "Longest wait of a call for its turn, then 429 with Retry-After."
-        ),
-    )
-    connections: int = field(
-        default=16384,
-        metadata=key(Count(1, 1_000_000), "Most connections of callers; then the oldest idle one is closed."),
-    )
-    connections_per_caller: int = field(
-        default=12288,
-        metadata=key(Count(1, 1_000_000), "Most connections of one caller; at most `connections`."),
-    )
-    head: int = field(default=16384, metadata=key(Size(1024, 1024 * 1024), "Largest request head (431)."))
-    target: int = field(
-        default=2048, metadata=key(Size(256, 65536), "Longest request target (414); less than `head`.")
-    )
-    head_timeout: float = field(
-        default=10.0,
-        metadata=key(Duration(0.1, 600), "Longest time from a head's first byte to its last."),
-    )
-    idle_timeout: float = field(
-        default=300.0, metadata=key(Duration(1, 86400), "An idle connection is closed after this.")
-    )
-    write_timeout: float = field(
-        default=30.0,
-        metadata=key(Duration(0.1, 600), "A caller that takes no bytes for this long is dropped."),
-    )
-    drain: float = field(
-        default=5.0, metadata=key(Duration(0, 600), "Time for requests in flight when stopping.")
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Log:
-    """The log on stderr. Durations in seconds."""
-
-    format: LogFormat = field(
-        default="auto",
-        metadata=key(Word(get_args(LogFormat)), "auto: text on a terminal, JSON lines elsewhere."),
-    )
-    summary: float = field(
-        default=60.0,
-        metadata=key(Duration(1, 86400), "A repeated legacy caller is summed up at most once in this."),
-    )
-
-
-def _runtime_directory() -> Path:
-    return Path(os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0] or "/run/imds-proxy")
-
-
-@dataclass(frozen=True, slots=True)
-class Admin:
-    """How the running daemon is asked things."""
-
-    socket: Path = field(
-        default_factory=lambda: _runtime_directory() / "admin.sock",
-        metadata=key(Directory(), "Unix socket of `imds-proxy reload`, for root and the daemon's user."),
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +82,7 @@ class Config:
         default=(Address("127.0.0.1", 8100),),
         metadata=key(_LISTENING, "Where callers connect to.", many=True, least=1),
     )
-    upstream: Upstream = Upstream()
+    upstream: Upstream = field(default=Upstream())
     mode: Mode = field(
         default="upgrade",
         metadata=key(
@@ -235,8 +119,9 @@ class Config:
             Word(get_args(Attribution)), "How callers are named; auto: ebpf where it can be had, else procfs."
         ),
     )
-    limits: Limits = Limits()
-    log: Log = Log()
+    limits: Limits = field(default=Limits())
+    cache: Cache = field(default=Cache())
+    log: Log = field(default=Log())
     admin: Admin = field(default_factory=Admin)
 
 
@@ -291,7 +176,7 @@ def override(
             raise ValueError(f"{repeated[0]} is given twice; once is allowed")
         changed = replace(changed, listen=addresses)
     if upstream is not None:
-        address = _CONNECTING.read(upstream, "str")
+        address = CONNECTING.read(upstream, "str")
         changed = replace(changed, upstream=replace(changed.upstream, address=address))
     if mode is not None:
         changed = replace(changed, mode=mode)

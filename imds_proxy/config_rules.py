@@ -231,6 +231,10 @@ class RuleKeys:
         default=None,
         metadata=key(RateKind(), "For each caller that this rule means, in place of limits.hits."),
     )
+    cache: bool = field(
+        default=True,
+        metadata=key(Flag(), "false: the service itself is asked, always; see the cache section."),
+    )
 
     def rule(self, profile: Profile) -> Rule:
         """The policy room's form of it."""
@@ -242,6 +246,7 @@ class RuleKeys:
             legacy=self.legacy,
             enforcing=None if self.enforcement is None else self.enforcement == "enforce",
             rate=self.rate,
+            cache=self.cache,
         )
 
 

@@ -66,7 +66,8 @@ class RulePaths:
 @dataclass(frozen=True, slots=True)
 class Rule:
     """One rule. `allow` False refuses; `legacy` is upgrade, refuse or None (as the mode says);
-    `enforcing` overrides the global enforcement (None: as that says); `rate` is of its own for each caller.
+    `enforcing` overrides the global enforcement (None: as that says); `rate` is of its own for each caller;
+    `cache` False asks the service always.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Rule:
     legacy: str | None = None
     enforcing: bool | None = None
     rate: Rate | None = None
+    cache: bool = True
 
     def means(self, caller: Caller, segments: tuple[str, ...]) -> bool:
         """Whether the rule is for this caller and this path (segments in lower case)."""

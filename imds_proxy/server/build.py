@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 import random
 import secrets
 import time
@@ -19,6 +20,7 @@ from imds_proxy.config import Config
 from imds_proxy.errors import UPSTREAM_BROKEN, Refused
 from imds_proxy.ledger.callers import CallerLedger
 from imds_proxy.policy.decision import Policy
+from imds_proxy.policy.freshness import Freshness
 from imds_proxy.policy.limits import CallerLimits
 from imds_proxy.policy.matching import is_glob
 from imds_proxy.policy.sensitive import SensitivePaths
@@ -36,6 +38,7 @@ from imds_proxy.server.log import Log
 from imds_proxy.server.service import Service
 from imds_proxy.server.state import SECRET_BYTES, boot_id, seal_secret
 from imds_proxy.server.tokendesk import ForeignDesk, RealTokens, SealedTokens, TokenMaker
+from imds_proxy.upstream.cache import AnswerCache, CacheRules
 from imds_proxy.upstream.gate import UpstreamGate
 from imds_proxy.upstream.pool import Pool, PoolLimits
 from imds_proxy.upstream.reader import ServiceReader
@@ -96,6 +99,7 @@ def build(config: Config, log: Log, clock: Callable[[], float] = boottime) -> Da
         tokens = RealTokens(TokenIssuer(token_service, profile, clock), book)
     foreign = ForeignDesk(reader, ForeignTokens(), instance_id, clock)
     events = RequestEvents(log, CallerLedger(), clock)
+    cache = AnswerCache(reader, gate, cache_rules(config), clock, jitter)
     caller_limits = CallerLimits(config.limits.hits, config.limits.misses)
     service = Service(
         policy_of(config),
@@ -105,7 +109,7 @@ def build(config: Config, log: Log, clock: Callable[[], float] = boottime) -> Da
         foreign,
         events,
         caller_limits,
-        gate,
+        cache,
         upstream.deadline,
         clock,
     )
@@ -137,6 +141,7 @@ def apply(daemon: Daemon, config: Config) -> Daemon:
     daemon.attribution.watch(*watched_by(policy))
     daemon.shared.service.policy = policy
     daemon.shared.service.limits.change(limits.hits, limits.misses)
+    daemon.shared.service.cache.change(cache_rules(config))
     daemon.gate.change(limits.upstream, limits.queue)
     daemon.register.change(limits.connections, limits.connections_per_caller)
     shared = replace(
@@ -153,6 +158,24 @@ def needs_restart(old: Config, new: Config) -> list[str]:
     """The keys that differ and are read at the start only."""
     names = ("provider", "listen", "hop_limit", "upstream", "tokens", "state", "attribution", "log", "admin")
     return [name for name in names if getattr(old, name) != getattr(new, name)]
+
+
+def cache_rules(config: Config) -> CacheRules:
+    """The cache's form of a configuration."""
+    keys = config.cache
+    by_class = {
+        ItemClass.STATIC: keys.static,
+        ItemClass.SLOW: keys.slow,
+        ItemClass.VOLATILE: keys.volatile,
+        ItemClass.LISTING: keys.listing,
+        ItemClass.AGGREGATE: min(keys.volatile, keys.listing),
+        ItemClass.UNKNOWN: min(keys.volatile, keys.listing),
+        ItemClass.USER_DATA: keys.user_data,
+        ItemClass.IDENTITY: keys.identity,
+        ItemClass.CREDENTIALS: math.inf,  # until they end; this is for a role that is missing
+    }
+    freshness = Freshness(by_class, keys.missing, keys.stale)
+    return CacheRules(keys.enabled, freshness, keys.entries, keys.size)
 
 
 def policy_of(config: Config) -> Policy:

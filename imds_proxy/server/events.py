@@ -27,7 +27,8 @@ _SENTENCES: Mapping[Session, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How one request ended. `path` is canonical, without its query; `item` its class."""
+    """How one request ended. `path` is canonical, without its query; `item` its class; `stale`: by an answer
+    beyond its time."""
 
     caller: Caller
     session: Session
@@ -36,6 +37,7 @@ class Outcome:
     refusal: Refusal | None = None
     would_refuse: Refusal | None = None
     detail: str = ""
+    stale: bool = False
 
 
 class RequestEvents:
@@ -46,7 +48,9 @@ class RequestEvents:
         self._news = TokenBucket(50, 200, clock())
         self._refusals = TokenBucket(50, 200, clock())
         self._of_caller: LRUCache[Identity, TokenBucket] = LRUCache(1024)
+        self._stale = TokenBucket(1 / 60, 1, clock())
         self._suppressed = 0
+        self.stale = 0
         self.counts: dict[Session, int] = dict.fromkeys(Session, 0)
         self.refused = 0
 
@@ -54,6 +58,8 @@ class RequestEvents:
         """Counts and, where it is news, logs one outcome."""
         self.counts[outcome.session] += 1
         self.refused += outcome.refusal is not None
+        if outcome.stale:
+            self._served_stale(outcome)
         # What is wrong in form is no need of the caller's, and the token is no item.
         is_item = outcome.session is not Session.TOKEN and outcome.refusal not in FORM_REFUSALS
         path = outcome.path if is_item else None
@@ -103,6 +109,17 @@ class RequestEvents:
             suppressed=suppressed or None,
             **facts_of(outcome.caller),
         )
+
+    def _served_stale(self, outcome: Outcome) -> None:
+        self.stale += 1
+        if self._stale.take(self._clock()):
+            self._log.event(
+                "stale",
+                "the service cannot be asked; answers beyond their time are served (said once a minute)",
+                path=outcome.path,
+                item=outcome.item,
+                served=self.stale,
+            )
 
     def refused_unread(self, refusal: Refusal, caller: Caller, detail: str) -> None:
         """Logs the refusal of what could not be read as a request."""

@@ -27,8 +27,8 @@ from imds_proxy.protocol.target import Target
 from imds_proxy.protocol.tokens import parse_ttl
 from imds_proxy.server.events import Outcome, RequestEvents
 from imds_proxy.server.tokendesk import ForeignDesk, TokenMaker, Verdict
-from imds_proxy.upstream.flight import FairFlight, wait_until
-from imds_proxy.upstream.gate import UpstreamGate
+from imds_proxy.upstream.cache import AnswerCache, Served
+from imds_proxy.upstream.flight import wait_until
 from imds_proxy.upstream.reader import ServiceReader
 
 
@@ -79,7 +79,7 @@ class Service:
         foreign: ForeignDesk,
         events: RequestEvents,
         limits: CallerLimits,
-        gate: UpstreamGate,
+        cache: AnswerCache,
         deadline: float,
         clock: Callable[[], float],
     ) -> None:
@@ -87,8 +87,7 @@ class Service:
         self.policy, self._profile, self._reader = policy, profile, reader
         self._tokens, self._foreign, self.events = tokens, foreign, events
         self._deadline, self._clock = deadline, clock
-        self._flights: FairFlight[Answer] = FairFlight(gate)
-        self._gate = gate
+        self.cache = cache
         self._failed: LRUCache[Hashable, float] = LRUCache(4096)
 
     def begin(self, request: Request, peer: Peer, arrived: float) -> Answer | Coroutine[Any, Any, Answer]:
@@ -127,13 +126,19 @@ class Service:
         if verdict is Verdict.INVALID:
             return self._refuse(request, peer, session, Refused(TOKEN_INVALID))
         foreign = verdict is Verdict.FOREIGN
+        cached = decision.rule is None or decision.rule.cache
+        if cached and not foreign and not decision.exclusive:
+            answer = self.cache.fresh(request.target, now)
+            if answer is not None:
+                self._record(request, peer, session, answer.status, None, decision.would_refuse)
+                return answer
 
-        async def work() -> Answer:
+        async def work() -> Served:
             if decision.exclusive:
                 await self._ask_holders(request, session, peer)
-            return await (
-                self._foreign_read(request, peer) if foreign else self._read(request, identity, arrived)
-            )
+            if foreign:
+                return Served(await self._foreign_read(request, peer))
+            return await self._read(request, identity, arrived, cached)
 
         return self._finish(request, peer, session, decision.would_refuse, work, arrived)
 
@@ -167,10 +172,10 @@ class Service:
             self._record(request, peer, Session.TOKEN, answer.status, None, None)
             return answer
 
-        async def issue() -> Answer:
+        async def issue() -> Served:
             # Delayed, never refused: a client whose PUT fails goes on in normal mode.
             await asyncio.sleep(min(wait, self._deadline / 2))
-            return _token_answer(await self._tokens.issue(identity, ttl))
+            return Served(_token_answer(await self._tokens.issue(identity, ttl)))
 
         return self._finish(request, peer, Session.TOKEN, None, issue, arrived)
 
@@ -182,20 +187,26 @@ class Service:
                 who = holder.process.pid if holder.process else holder.why_unresolved
                 raise Refused(SHARED_SOCKET, f"process {who}: {decision.refusal.slug}")
 
-    async def _read(self, request: Request, identity: Identity, arrived: float) -> Answer:
-        target, item, until = request.target, request.item, arrived + self._deadline
-
-        async def read() -> Answer:
-            return await self._reader.read(target, item, self._same_sensitivity(target))
-
-        if item is ItemClass.NEVER or target.key not in self._flights:
-            wait = self.limits.miss(identity, self._clock())
+    async def _read(self, request: Request, identity: Identity, arrived: float, cached: bool) -> Served:
+        target, item, now = request.target, request.item, self._clock()
+        if cached:
+            answer = self.cache.fresh(target, now)
+            if answer is not None:
+                return Served(answer)
+            spare = self.cache.spare(target) if self.cache.has_failed(target) else None
+            if spare is not None:
+                return spare
+        if item is ItemClass.NEVER or not self.cache.is_asked(target):
+            wait = self.limits.miss(identity, now)
+            spare = self.cache.spare(target) if wait and cached else None
+            if spare is not None:
+                return spare
             if wait:
                 raise _too_fast(wait, "limits.misses")
-        if item is ItemClass.NEVER:
-            await self._gate.turn(identity, until)
-            return await read()
-        return await self._flights.join(target.key, identity, until, read)
+        until = arrived + self._deadline
+        return await self.cache.read(
+            target, item, identity, until, self._same_sensitivity(target), cached=cached
+        )
 
     def _same_sensitivity(self, target: Target) -> Callable[[Target], bool]:
         # Patterns pass over a trailing slash, so a twin is decided as its sibling was.
@@ -210,13 +221,15 @@ class Service:
             raise Refused(TOKEN_INVALID)
         return answer
 
-    async def _pass(self, request: Request) -> Answer:
+    async def _pass(self, request: Request) -> Served:
         headers = list(request.evidence)
         if request.is_put and request.ttl is not None:
             headers.append((self._profile.ttl_header, request.ttl))
         if request.token is not None:
             headers.append((self._profile.token_header, request.token.encode("latin-1")))
-        return await self._reader.forward(request.method, request.target, request.item, tuple(headers))
+        return Served(
+            await self._reader.forward(request.method, request.target, request.item, tuple(headers))
+        )
 
     async def _finish(
         self,
@@ -224,19 +237,20 @@ class Service:
         peer: Peer,
         session: Session,
         would_refuse: Refusal | None,
-        work: Callable[[], Coroutine[Any, Any, Answer]],
+        work: Callable[[], Coroutine[Any, Any, Served]],
         arrived: float,
     ) -> Answer:
         """Waits for the work until the deadline; past it the work goes on for the next who asks."""
         task = asyncio.get_running_loop().create_task(work())
         task.add_done_callback(_look_at)
         try:
-            answer = await wait_until(task, arrived + self._deadline - self._clock())
+            served = await wait_until(task, arrived + self._deadline - self._clock())
         except Refused as error:
             return self._refuse(request, peer, session, error)
         except Exception as error:  # a defect of ours: one request fails, the daemon goes on
             return self._refuse(request, peer, session, Refused(INTERNAL, _where(error)))
-        self._record(request, peer, session, answer.status, None, would_refuse)
+        answer = served.answer
+        self._record(request, peer, session, answer.status, None, would_refuse, served.stale)
         return answer
 
     def _refuse(self, request: Request, peer: Peer, session: Session, error: Refused) -> Answer:
@@ -251,6 +265,7 @@ class Service:
         status: int,
         error: Refused | None,
         would_refuse: Refusal | None,
+        stale: bool = False,
     ) -> None:
         if status != 200 and session in (Session.TOKEN, Session.HARDENED):
             self._failed[peer.client] = self._clock()
@@ -263,6 +278,7 @@ class Service:
                 refusal=error.refusal if error else None,
                 would_refuse=would_refuse,
                 detail=error.detail if error else "",
+                stale=stale,
             )
         )
 

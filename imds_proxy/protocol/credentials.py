@@ -1,0 +1,62 @@
+"""When a set of role credentials was made and when it ends, read from its JSON; and dates of HTTP heads.
+
+Times are Unix seconds by the service's clock. Nothing of the secrets is kept.
+"""
+
+from __future__ import annotations
+
+import calendar
+import json
+import re
+from dataclasses import dataclass
+from email.utils import parsedate_tz
+
+_LARGEST = 65536  # bytes; a set is about 0.9 KB (captures)
+_USUAL_LIFE = 21600.0  # seconds (provider's sample and captures)
+_TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.\d{1,9})?Z", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialTimes:
+    """When a set ends (Unix seconds), and its whole life (seconds)."""
+
+    expires: float
+    life: float
+
+
+def credential_times(body: bytes) -> CredentialTimes | None:
+    """The times of a set that was given with success; None for whatever is not surely one."""
+    if len(body) > _LARGEST:
+        return None
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(found, dict) or found.get("Code") != "Success":
+        return None
+    expires, updated = _seconds(found.get("Expiration")), _seconds(found.get("LastUpdated"))
+    if expires is None:
+        return None
+    life = expires - updated if updated is not None else _USUAL_LIFE
+    return CredentialTimes(expires, life) if life > 0 else None
+
+
+def http_date(value: bytes) -> float | None:
+    """A Date header (RFC 9110, 5.6.7) as Unix seconds; None where it is none."""
+    try:
+        found = parsedate_tz(value.decode("ascii"))
+        return None if found is None else calendar.timegm((*found[:6], 0, 0, 0)) - (found[9] or 0)
+    except (ValueError, OverflowError, TypeError):
+        return None
+
+
+def _seconds(text: object) -> float | None:
+    match = _TIME.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        return None
+    year, month, day, hour, minute, second = (int(part) for part in match.groups())
+    if not (
+        year >= 1970 and 1 <= month <= 12 and 1 <= day <= 31 and hour < 24 and minute < 60 and second < 61
+    ):
+        return None
+    return float(calendar.timegm((year, month, day, hour, minute, second, 0, 0, 0)))

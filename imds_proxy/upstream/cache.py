@@ -1,0 +1,276 @@
+"""Answers served again: fresh ones at once, stale ones while the service cannot be asked, others by asking.
+
+Knows nothing of who may read what: whoever asks has decided that before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from cachetools import LRUCache
+
+from imds_proxy.errors import Refused
+from imds_proxy.policy.freshness import Freshness, Lifetime, ServiceClock, of_credentials
+from imds_proxy.protocol.credentials import credential_times, http_date
+from imds_proxy.protocol.profile import ItemClass
+from imds_proxy.protocol.responses import REFUSAL_HEADER, Answer
+from imds_proxy.protocol.target import Target
+from imds_proxy.upstream.flight import FairFlight
+from imds_proxy.upstream.gate import OURS, UpstreamGate
+from imds_proxy.upstream.reader import ServiceReader
+from imds_proxy.upstream.store import AnswerStore, Stored
+
+_STALE_AFTER = 0.25  # seconds that a caller waits for the service where an old answer would do
+_MARGIN = 0.05  # seconds before a caller's deadline, for its answer
+_RETRY = 0.5  # seconds in which a failed item is not asked for again where an old answer would do
+_ROLES_AGAIN = 60.0  # seconds after which the list of roles is read, while credentials are used
+_ROLES = ("ram", "security-credentials")
+_MARK = (REFUSAL_HEADER, b"stale")
+
+
+@dataclass(frozen=True, slots=True)
+class CacheRules:
+    """What is kept, how long, and how much of it (`entries`, `size` in bytes)."""
+
+    enabled: bool
+    freshness: Freshness
+    entries: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """An answer, and whether it is one beyond its time."""
+
+    answer: Answer
+    stale: bool = False
+
+
+class AnswerCache:
+    """Reads through a store. `clock` gives seconds of CLOCK_BOOTTIME, `jitter` a number from 0 to 1."""
+
+    def __init__(
+        self,
+        reader: ServiceReader,
+        gate: UpstreamGate,
+        rules: CacheRules,
+        clock: Callable[[], float],
+        jitter: Callable[[], float],
+    ) -> None:
+        self._reader, self._gate, self._rules = reader, gate, rules
+        self._clock, self._jitter = clock, jitter
+        self._store = AnswerStore(rules.entries, rules.size)
+        self._service_clock = ServiceClock()
+        self._flights: FairFlight[Answer] = FairFlight(gate)
+        self._failed: LRUCache[Hashable, float] = LRUCache(4096)
+        self._roles: dict[Hashable, tuple[Target, float]] = {}
+
+    def __len__(self) -> int:
+        return len(self._store)
+
+    def change(self, rules: CacheRules) -> None:
+        """Other rules from now on; what is kept stays for the time it was promised."""
+        self._rules = rules
+        self._store.change(rules.entries, rules.size)
+        if not rules.enabled:
+            self._store.forget_where(lambda _: True)
+
+    def fresh(self, target: Target, now: float) -> Answer | None:
+        """The answer, if it is there and in its time."""
+        stored = self._store.get(target.key)
+        if stored is None or now >= stored.lifetime.fresh_until or stored.jumps != self._jumps(stored.item):
+            return None
+        stored.hits += 1
+        stored.used = True
+        return stored.answer
+
+    def spare(self, target: Target) -> Served | None:
+        """An answer beyond its time that is better than none."""
+        old = self._store.get(target.key)
+        return self._stale(old) if old is not None and self._is_good(old, tried=True) else None
+
+    def has_failed(self, target: Target) -> bool:
+        """Whether the service could not be asked for it just now, and an old answer will do."""
+        if self._clock() >= self._failed.get(target.key, 0.0):
+            return False
+        old = self._store.get(target.key)
+        return old is not None and self._is_good(old, tried=False)
+
+    def is_asked(self, target: Target) -> bool:
+        """Whether the service is being asked for it: who asks too costs nothing."""
+        return target.key in self._flights
+
+    async def read(
+        self,
+        target: Target,
+        item: ItemClass,
+        caller: Hashable,
+        until: float,
+        allow: Callable[[Target], bool],
+        *,
+        cached: bool = True,
+    ) -> Served:
+        """The item, from the store if `cached`; else from the service, in the caller's turn, by one call for
+        all who wait. `allow` is asked before a redirect to the path with or without its last slash.
+
+        Raises Refused. `until` is the caller's deadline.
+        """
+        if item is ItemClass.NEVER:
+            await self._gate.turn(caller, until)
+            return Served(await self._reader.read(target, item, allow))
+        cached = cached and self._rules.enabled
+        if cached and (answer := self.fresh(target, self._clock())) is not None:
+            return Served(answer)
+        asking = asyncio.get_running_loop().create_task(self._ask(target, item, caller, until, allow))
+        asking.add_done_callback(_look_at)
+        old = self._store.get(target.key) if cached else None
+        if old is not None and self._is_good(old, tried=True):
+            await asyncio.wait((asking,), timeout=self._patience(old, until))
+            failed = asking.done() and _is_failure(asking)
+            if failed:
+                self._failed[target.key] = self._clock() + _RETRY
+            if (failed or not asking.done()) and (spare := self.spare(target)) is not None:
+                return spare
+        return Served(await asking)
+
+    async def tend(self) -> None:
+        """Asks ahead for credentials that are in use, and whether their roles are still there. To be called
+        every second or so."""
+        now = self._clock()
+        for key, stored in self._store.items():
+            renew_at = stored.lifetime.renew_at
+            if renew_at is not None and now >= renew_at:
+                if stored.used and key not in self._flights:
+                    stored.lifetime = replace(stored.lifetime, renew_at=now + _RETRY)
+                    self._start(stored.target, stored.item)
+                elif now >= stored.lifetime.stale_until:
+                    self._store.forget(key)
+        for key, (target, at) in list(self._roles.items()):
+            if not any(stored.used and _role_of(stored) for _, stored in self._store.items()):
+                del self._roles[key]
+            elif now >= at:
+                self._roles[key] = (target, now + _ROLES_AGAIN)
+                self._start(target, ItemClass.LISTING)
+
+    async def warm(self, target: Target, item: ItemClass) -> None:
+        """Reads an item that somebody will ask for. Raises Refused."""
+        if self._rules.enabled and self._store.get(target.key) is None:
+            await self._ask(target, item, OURS, math.inf, _same(target))
+
+    def hot(self, count: int) -> list[Target]:
+        """The items asked for most, those without a query: a query may be a nonce."""
+        known = [stored for _, stored in self._store.items() if stored.target.query is None and stored.hits]
+        known.sort(key=lambda stored: stored.hits, reverse=True)
+        return [stored.target for stored in known[:count]]
+
+    def _start(self, target: Target, item: ItemClass) -> None:
+        task = asyncio.get_running_loop().create_task(
+            self._ask(target, item, OURS, self._clock() + _ROLES_AGAIN, _same(target))
+        )
+        task.add_done_callback(_look_at)
+
+    async def _ask(
+        self,
+        target: Target,
+        item: ItemClass,
+        caller: Hashable,
+        until: float,
+        allow: Callable[[Target], bool],
+    ) -> Answer:
+        async def fetch() -> Answer:
+            answer = await self._reader.read(target, item, allow)
+            self._keep(target, item, caller, answer)
+            return answer
+
+        return await self._flights.join(target.key, caller, until, fetch)
+
+    def _keep(self, target: Target, item: ItemClass, caller: Hashable, answer: Answer) -> None:
+        now = self._clock()
+        date = next((value for name, value in answer.headers if name.lower() == b"date"), None)
+        if date is not None and (seconds := http_date(date)) is not None:
+            self._service_clock.heard(seconds, now)
+        self._note_roles(target, item, answer, now)
+        lifetime = self._lifetime(target, item, answer, now) if self._rules.enabled else None
+        if lifetime is None:
+            if answer.status < 500 and answer.status != 429:
+                self._store.forget(target.key)  # whatever it was, it is no more
+            return
+        # Served again it would tell a wrong time, which clients take for their clock's fault.
+        kept = replace(answer, headers=tuple(one for one in answer.headers if one[0].lower() != b"date"))
+        owner = caller
+        if (old := self._store.get(target.key)) is not None:
+            owner = old.owner
+        stored = Stored(target, item, kept, lifetime, owner, self._jumps(item), old.hits if old else 0)
+        self._store.put(target.key, stored)
+
+    def _lifetime(self, target: Target, item: ItemClass, answer: Answer, now: float) -> Lifetime | None:
+        if item is ItemClass.CREDENTIALS and answer.status == 200:
+            times = credential_times(answer.body)
+            if times is None:
+                return None
+            left = self._service_clock.left(times.expires, now)
+            return of_credentials(times, left, now, self._jitter())
+        return self._rules.freshness.of(item, target.query is not None, answer.status, now)
+
+    def _note_roles(self, target: Target, item: ItemClass, answer: Answer, now: float) -> None:
+        """Forgets credentials of a role that is gone, by whatever name they were asked for."""
+        if item is ItemClass.CREDENTIALS and answer.status == 404:
+            gone = target.segments[-1]
+            self._store.forget_where(lambda stored: _role_of(stored) == gone)
+        elif target.segments[-2:] == _ROLES and answer.status in (200, 404):
+            there = answer.body.decode("latin-1").lower().split() if answer.status == 200 else []
+            # Nor is one that has come still missing.
+            self._store.forget_where(
+                lambda stored: (
+                    (role := _role_of(stored)) is not None
+                    and (role in there) != (stored.answer.status == 200)
+                )
+            )
+            self._roles[target.key[0]] = (target, now + _ROLES_AGAIN)
+            if len(self._roles) > 8:
+                del self._roles[next(iter(self._roles))]
+
+    def _jumps(self, item: ItemClass) -> int:
+        return self._service_clock.jumps if item is ItemClass.CREDENTIALS else 0
+
+    def _is_good(self, stored: Stored, tried: bool) -> bool:
+        """Whether an old answer will do, when the service could not be asked (`tried`), or was not."""
+        now, lifetime = self._clock(), stored.lifetime
+        if now >= lifetime.stale_until or stored.jumps != self._jumps(stored.item):
+            return False
+        return tried or now < lifetime.urgent_from
+
+    def _patience(self, old: Stored, until: float) -> float:
+        now = self._clock()
+        left = max(0.0, until - now - _MARGIN)
+        return left if now >= old.lifetime.urgent_from else min(_STALE_AFTER, left)
+
+    def _stale(self, stored: Stored) -> Served:
+        stored.hits += 1
+        stored.used = True
+        answer = stored.answer
+        return Served(replace(answer, headers=(*answer.headers, _MARK)), True)
+
+
+def _same(target: Target) -> Callable[[Target], bool]:
+    return lambda twin: twin.segments == target.segments
+
+
+def _role_of(stored: Stored) -> str | None:
+    return stored.target.segments[-1] if stored.item is ItemClass.CREDENTIALS else None
+
+
+def _is_failure(asking: asyncio.Task[Answer]) -> bool:
+    if asking.cancelled() or (error := asking.exception()) is None:
+        return not asking.cancelled() and (asking.result().status >= 500 or asking.result().status == 429)
+    return isinstance(error, Refused)
+
+
+def _look_at(task: asyncio.Task[Any]) -> None:
+    """Nobody may be left to look at its error."""
+    if not task.cancelled():
+        task.exception()

@@ -1,0 +1,114 @@
+"""Where answers are kept: bounded in entries and bytes, and so for each caller.
+
+Knows nothing of time: whoever takes an answer out judges it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass
+
+from imds_proxy.policy.freshness import Lifetime
+from imds_proxy.protocol.profile import ItemClass
+from imds_proxy.protocol.responses import Answer
+from imds_proxy.protocol.target import Target
+
+_OVERHEAD = 1024  # bytes that an entry takes besides its body, about
+_SHARE = 4  # one caller has at most a quarter
+
+
+@dataclass(slots=True)
+class Stored:
+    """One answer, who asked for it first, and how it is used. `jumps` is of the service's clock."""
+
+    target: Target
+    item: ItemClass
+    answer: Answer
+    lifetime: Lifetime
+    owner: Hashable
+    jumps: int
+    hits: int = 0
+    used: bool = False  # since it was put here
+
+    @property
+    def cost(self) -> int:
+        """Bytes, about."""
+        return _OVERHEAD + len(self.answer.body) + 2 * len(self.target.path) + len(self.target.query or "")
+
+
+class AnswerStore:
+    """Answers by key. What one caller's requests bring in evicts its own answers first."""
+
+    def __init__(self, entries: int, size: int) -> None:
+        """At most `entries`, of at most `size` bytes together."""
+        self._entries, self._size = entries, size
+        self._stored: dict[Hashable, Stored] = {}
+        self._owned: dict[Hashable, OrderedDict[Hashable, None]] = {}
+        self._bytes: dict[Hashable, int] = {}
+        self._total = 0
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+    @property
+    def size(self) -> int:
+        """Bytes kept, about."""
+        return self._total
+
+    def change(self, entries: int, size: int) -> None:
+        """Other bounds from now on."""
+        self._entries, self._size = entries, size
+        self._shrink()
+
+    def get(self, key: Hashable) -> Stored | None:
+        """The answer, which is the last that its owner's other ones evict."""
+        stored = self._stored.get(key)
+        if stored is not None:
+            self._owned[stored.owner].move_to_end(key)
+        return stored
+
+    def put(self, key: Hashable, stored: Stored) -> None:
+        """Keeps an answer in place of an earlier one; one too large for a caller's share is not kept."""
+        self.forget(key)
+        if stored.cost > self._size // _SHARE:
+            return
+        owner = stored.owner
+        self._stored[key] = stored
+        self._owned.setdefault(owner, OrderedDict())[key] = None
+        self._bytes[owner] = self._bytes.get(owner, 0) + stored.cost
+        self._total += stored.cost
+        most = max(1, self._entries // _SHARE)
+        while len(self._owned[owner]) > most or self._bytes[owner] > self._size // _SHARE:
+            self._evict(owner)
+        self._shrink()
+
+    def forget(self, key: Hashable) -> None:
+        """Drops an answer, if it is there."""
+        stored = self._stored.pop(key, None)
+        if stored is None:
+            return
+        owned = self._owned[stored.owner]
+        del owned[key]
+        self._bytes[stored.owner] -= stored.cost
+        self._total -= stored.cost
+        if not owned:
+            del self._owned[stored.owner], self._bytes[stored.owner]
+
+    def forget_where(self, condition: Callable[[Stored], bool]) -> None:
+        """Drops every answer of which the condition is true."""
+        for key in [key for key, stored in self._stored.items() if condition(stored)]:
+            self.forget(key)
+
+    def items(self) -> Iterator[tuple[Hashable, Stored]]:
+        """All answers with their keys, as they are now."""
+        return iter(list(self._stored.items()))
+
+    def _shrink(self) -> None:
+        while len(self._stored) > self._entries:
+            self._evict(max(self._owned, key=lambda owner: len(self._owned[owner])))
+        while self._total > self._size:
+            self._evict(max(self._bytes, key=lambda owner: self._bytes[owner]))
+
+    def _evict(self, owner: Hashable) -> None:
+        self.forget(next(iter(self._owned[owner])))

@@ -1,0 +1,73 @@
+"""Times in credentials and in Date headers."""
+
+from __future__ import annotations
+
+import calendar
+import json
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imds_proxy.protocol.credentials import CredentialTimes, credential_times, http_date
+
+# The form of the captures: blanks before the brace and before each colon.
+CAPTURED = b""" {
+  "AccessKeyId" : "STS.N",
+  "AccessKeySecret" : "s",
+  "Expiration" : "2025-01-12T17:28:43Z",
+  "SecurityToken" : "CAIS",
+  "LastUpdated" : "2025-01-12T11:28:43Z",
+  "Code" : "Success"
+}"""
+
+
+def test_a_captured_set_has_six_hours() -> None:
+    assert credential_times(CAPTURED) == CredentialTimes(1736702923.0, 21600.0)
+
+
+def test_a_set_that_does_not_say_when_it_was_made_is_taken_for_one_of_six_hours() -> None:
+    body = json.dumps({"Code": "Success", "Expiration": "2025-01-12T17:28:43Z"}).encode()
+    assert credential_times(body) == CredentialTimes(1736702923.0, 21600.0)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"Code": "Failed"},
+        {"Code": None},
+        {"Expiration": None},
+        {"Expiration": 5},
+        {"Expiration": "tomorrow"},
+        {"Expiration": "2025-13-12T17:28:43Z"},
+        {"Expiration": "2025-01-12T17:28:43+08:00"},
+        {"Expiration": "2025-01-12T17:28:43Z\n"},
+        {"LastUpdated": "2025-01-12T17:28:44Z"},  # after its end
+    ],
+)
+def test_what_is_not_surely_a_set_has_no_times(change: dict[str, Any]) -> None:
+    assert credential_times(json.dumps({**json.loads(CAPTURED), **change}).encode()) is None
+
+
+@pytest.mark.parametrize("body", [b"", b"null", b"[]", b"{", b"[" * 9999, b'"x"', b"\xff", CAPTURED * 1000])
+def test_a_body_that_is_no_such_object_has_none(body: bytes) -> None:
+    assert credential_times(body) is None
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_raise(body: bytes) -> None:
+    credential_times(body)
+    http_date(body)
+
+
+@given(st.integers(0, 4_000_000_000))
+def test_a_date_is_read_as_it_was_written(seconds: int) -> None:
+    written = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(seconds)).encode()
+    assert http_date(written) == seconds == calendar.timegm(time.gmtime(seconds))
+
+
+@pytest.mark.parametrize("value", [b"", b"soon", b"Tue, 99 Foo 2025 10:00:00 GMT", b"\xff"])
+def test_what_is_no_date_is_none(value: bytes) -> None:
+    assert http_date(value) is None
