@@ -133,34 +133,27 @@ def _report(args: argparse.Namespace) -> int:
 
 
 def _reload_arguments(parser: argparse.ArgumentParser) -> None:
-    _config_argument(parser)
-    parser.add_argument("--socket", type=Path, help="admin socket, in place of the configuration's")
+    from imds_proxy.control import add_arguments
+
+    add_arguments(parser)
 
 
 def _reload(args: argparse.Namespace) -> int:
-    from imds_proxy.config import DEFAULT_PATH, Config, ConfigErrors, load
-    from imds_proxy.server.admin import ask
+    from imds_proxy.control import run_reload
 
-    path = args.config or (DEFAULT_PATH if DEFAULT_PATH.exists() else None)
-    try:
-        socket = args.socket or (load(path) if path else Config()).admin.socket
-    except ConfigErrors as errors:
-        for error in errors.errors:
-            print(error, file=sys.stderr)
-        return CONFIGURATION_REFUSED
-    try:
-        answer = ask(socket, "reload")
-    except (OSError, ValueError) as failure:
-        print(f"imds-proxy reload: {socket}: no daemon answers there: {failure}", file=sys.stderr)
-        return FAILED
-    for line in answer["errors"]:
-        print(line, file=sys.stderr)
-    if not answer["ok"]:
-        print("refused; the old configuration stays in force", file=sys.stderr)
-        return FAILED
-    restart = ", ".join(answer["restart"])
-    print("reloaded" + (f"; needs a restart to take effect: {restart}" if restart else ""))
-    return OK
+    return run_reload(args)
+
+
+def _watch_arguments(parser: argparse.ArgumentParser) -> None:
+    from imds_proxy.control import add_watch_arguments
+
+    add_watch_arguments(parser)
+
+
+def _watch(args: argparse.Namespace) -> int:
+    from imds_proxy.control import run_watch
+
+    return run_watch(args)
 
 
 def _policy_arguments(parser: argparse.ArgumentParser) -> None:
@@ -181,6 +174,7 @@ _COMMANDS: dict[str, _Command] = {
     "run": ("the daemon", _run_arguments, _run),
     "check": ("validate a configuration: every error in one go", _config_argument, _check),
     "reload": ("let the running daemon read its configuration again", _reload_arguments, _reload),
+    "watch": ("print an item each time it changes, or run a program then", _watch_arguments, _watch),
     "policy": ("suggest, explain or test the rules", _policy_arguments, _policy),
     "report": ("callers that still need a change, from logs of the daemon", _report_arguments, _report),
     "doctor": ("say what will work on this machine, what not, and what to do", _doctor_arguments, _doctor),

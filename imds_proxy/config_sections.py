@@ -127,7 +127,7 @@ class Admin:
 
     socket: Path = field(
         default_factory=lambda: _runtime_directory() / "admin.sock",
-        metadata=key(Directory(), "Unix socket of `imds-proxy reload`, for root and the daemon's user."),
+        metadata=key(Directory(), "Unix socket of `reload` and `watch`, for root and the daemon's user."),
     )
 
 

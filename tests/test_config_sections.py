@@ -8,7 +8,9 @@ from imds_proxy.config import Cache, Config, ConfigErrors, parse
 
 
 def test_the_times_of_the_cache_are_read() -> None:
-    text = "cache: {static: 2d, slow: 30s, volatile: 0s, missing: 1s, enabled: false, entries: 16, size: 64KiB}"
+    text = (
+        "cache: {static: 2d, slow: 30s, volatile: 0s, missing: 1s, enabled: false, entries: 16, size: 64KiB}"
+    )
     assert parse(text, "f").cache == Cache(
         static=172800.0, slow=30.0, volatile=0.0, missing=1.0, enabled=False, entries=16, size=65536
     )

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 _LONGEST_LINE = 4096
+_LONGEST_ANSWER = 30.0  # seconds
 _PATIENCE = 5.0  # seconds for a command line to arrive
 _CREDENTIALS = struct.Struct("=iII")  # struct ucred: pid, uid, gid
 
-Command = Callable[[], Awaitable[dict[str, Any]]]
+Command = Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]]
 
 
 class AdminSocket:
@@ -70,15 +71,18 @@ class AdminSocket:
         command = self._commands.get(name) if isinstance(name, str) else None
         if command is None:
             return {"ok": False, "errors": [f"no such command; there is {', '.join(self._commands)}"]}
-        return await command()
+        return await command(asked)
 
 
-def ask(path: Path, command: str, patience: float = 30.0) -> dict[str, Any]:
-    """What the daemon at `path` answers. Raises OSError, ValueError for no answer."""
+def ask(path: Path, command: str, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What the daemon at `path` answers within half a minute to a command with `more` keys.
+
+    Raises OSError, ValueError for no answer.
+    """
     with socket.socket(socket.AF_UNIX) as wire:
-        wire.settimeout(patience)
+        wire.settimeout(_LONGEST_ANSWER)
         wire.connect(str(path))
-        wire.sendall(json.dumps({"command": command}).encode() + b"\n")
+        wire.sendall(json.dumps({**(more or {}), "command": command}).encode() + b"\n")
         raw = b"".join(iter(lambda: wire.recv(65536), b""))
     answer = json.loads(raw)
     if not isinstance(answer, dict):

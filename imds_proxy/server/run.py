@@ -18,18 +18,24 @@ from typing import Any
 
 from imds_proxy.config import Address, Config
 from imds_proxy.errors import Refused
+from imds_proxy.protocol.profile import ItemClass
+from imds_proxy.protocol.target import canonical_target
 from imds_proxy.server.admin import AdminSocket
 from imds_proxy.server.build import Daemon, boottime, build
 from imds_proxy.server.connection import CallerConnection
+from imds_proxy.server.hotitems import HotItems
 from imds_proxy.server.log import Log
 from imds_proxy.server.reload import Reloader
 from imds_proxy.server.state import GrantFile, boot_id
+from imds_proxy.server.watching import Watching
 
 _BACKLOG = 4096
 _SWEEP = 1.0  # seconds between checks of time limits and writes of grants
 _LAST_READ = 0.02  # seconds: some turns of the loop
 _SPARE_FILES = 2048  # three for each process that is remembered as a caller
 _PR_SET_DUMPABLE = 4
+_HOT, _SAVE_HOT = 64, 60.0  # items; seconds between writes of their names
+_WARMED = frozenset(ItemClass) - {ItemClass.NEVER, ItemClass.TOKEN, ItemClass.UNKNOWN, ItemClass.AGGREGATE}
 
 
 def run(config: Config, read: Callable[[], Config]) -> int:
@@ -101,8 +107,9 @@ async def _serve(config: Config, read: Callable[[], Config], log: Log) -> int:
     admin = await _open_admin(config, reloader, log)
     log.event("ready", "serving", mode=config.mode, upstream=str(config.upstream.address))
 
-    probing = loop.create_task(_probe(daemon, config, log))
-    sweeping = loop.create_task(_sweep(daemon, grants if keeps_grants else None, config, log))
+    hot = HotItems(config.state)
+    probing = loop.create_task(_greet(daemon, config, hot, log))
+    sweeping = loop.create_task(_sweep(daemon, grants if keeps_grants else None, hot, config, log))
     await stop.wait()
     if admin is not None:
         await admin.close()
@@ -115,6 +122,7 @@ async def _serve(config: Config, read: Callable[[], Config], log: Log) -> int:
             await task
     if keeps_grants:
         _save_grants(daemon, grants, log)
+    _save_hot(daemon, hot)
     daemon.events.summarise()
     daemon.attribution.close()
     daemon.pool.close()
@@ -124,12 +132,16 @@ async def _serve(config: Config, read: Callable[[], Config], log: Log) -> int:
 
 async def _open_admin(config: Config, reloader: Reloader, log: Log) -> AdminSocket | None:
     """Without its admin socket the daemon serves all the same, and says so once."""
-    admin = AdminSocket(config.admin.socket, {"reload": reloader.reload})
+    shared = reloader.daemon.shared
+    watching = Watching(shared.service.cache, shared.rules.classifier, boottime)
+    admin = AdminSocket(config.admin.socket, {"reload": lambda _: reloader.reload(), "watch": watching.watch})
     try:
         await admin.open()
     except OSError as error:
         detail = f"{config.admin.socket}: {_reason(error)}"
-        log.event("no-admin-socket", "`imds-proxy reload` will not reach this daemon", detail=detail)
+        log.event(
+            "no-admin-socket", "`imds-proxy reload` and `watch` will not reach this daemon", detail=detail
+        )
         return None
     return admin
 
@@ -160,8 +172,9 @@ async def _drain(daemon: Daemon, servers: list[asyncio.Server], seconds: float) 
         await asyncio.sleep(0.01)
 
 
-async def _probe(daemon: Daemon, config: Config, log: Log) -> None:
-    """Asks once, soon after the start, whether the service refuses a made-up token."""
+async def _greet(daemon: Daemon, config: Config, hot: HotItems, log: Log) -> None:
+    """Asks once, soon after the start, whether the service refuses a made-up token; then for the items that
+    were hot before."""
     if config.mode == "passthrough":
         return
     pause = 0.1
@@ -172,6 +185,7 @@ async def _probe(daemon: Daemon, config: Config, log: Log) -> None:
                     "foreign-tokens-refused",
                     "the service accepts a made-up token; tokens that were not given here are refused",
                 )
+            await _warm(daemon, hot)
             return
         except Refused as error:
             if pause == 0.1:
@@ -180,7 +194,23 @@ async def _probe(daemon: Daemon, config: Config, log: Log) -> None:
         pause = min(60.0, pause * 2)
 
 
-async def _sweep(daemon: Daemon, grants: GrantFile | None, config: Config, log: Log) -> None:
+async def _warm(daemon: Daemon, hot: HotItems) -> None:
+    """Reads what callers will ask for, one after the other. Raises Refused."""
+    for path in hot.load():
+        with contextlib.suppress(Refused):
+            target = canonical_target(path.encode("utf-8"))
+            item = daemon.shared.rules.classifier.classify(target)
+            if item in _WARMED and target.query is None:
+                await daemon.shared.service.cache.warm(target, item)
+
+
+def _save_hot(daemon: Daemon, hot: HotItems) -> None:
+    with contextlib.suppress(OSError):  # only the first callers of the next run wait a little longer
+        hot.save([target.path for target in daemon.shared.service.cache.hot(_HOT)])
+
+
+async def _sweep(daemon: Daemon, grants: GrantFile | None, hot: HotItems, config: Config, log: Log) -> None:
+    save_hot_at = boottime() + _SAVE_HOT
     summarise_at = boottime() + config.log.summary
     unwritten = False
     while True:
@@ -188,6 +218,10 @@ async def _sweep(daemon: Daemon, grants: GrantFile | None, config: Config, log: 
         now = boottime()
         for connection in daemon.register:
             connection.check_times(now)
+        daemon.shared.service.cache.tend()
+        if now >= save_hot_at:
+            _save_hot(daemon, hot)
+            save_hot_at = now + _SAVE_HOT
         if grants is not None:
             unwritten = _save_grants(daemon, grants, log, unwritten)
         if now >= summarise_at:

@@ -137,22 +137,22 @@ class AnswerCache:
                 return spare
         return Served(await asking)
 
-    async def tend(self) -> None:
+    def tend(self) -> None:
         """Asks ahead for credentials that are in use, and whether their roles are still there. To be called
         every second or so."""
         now = self._clock()
-        for key, stored in self._store.items():
+        credentials = [(key, stored) for key, stored in self._store.items() if _role_of(stored) is not None]
+        for key, stored in credentials:
             renew_at = stored.lifetime.renew_at
-            if renew_at is not None and now >= renew_at:
-                if stored.used and key not in self._flights:
-                    stored.lifetime = replace(stored.lifetime, renew_at=now + _RETRY)
-                    self._start(stored.target, stored.item)
-                elif now >= stored.lifetime.stale_until:
-                    self._store.forget(key)
-        for key, (target, at) in list(self._roles.items()):
-            if not any(stored.used and _role_of(stored) for _, stored in self._store.items()):
-                del self._roles[key]
-            elif now >= at:
+            if renew_at is not None and now >= renew_at and stored.used and key not in self._flights:
+                stored.lifetime = replace(stored.lifetime, renew_at=now + _RETRY)
+                self._start(stored.target, stored.item)
+            elif now >= stored.lifetime.stale_until:
+                self._store.forget(key)
+        if not any(stored.used for _, stored in credentials):
+            return
+        for key, (target, at) in self._roles.items():
+            if now >= at:
                 self._roles[key] = (target, now + _ROLES_AGAIN)
                 self._start(target, ItemClass.LISTING)
 

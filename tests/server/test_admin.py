@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +17,7 @@ from imds_proxy.server.admin import AdminSocket, ask
 T = TypeVar("T")
 
 
-async def _hello() -> dict[str, Any]:
+async def _hello(asked: Mapping[str, Any]) -> dict[str, Any]:
     return {"ok": True, "said": "hello"}
 
 

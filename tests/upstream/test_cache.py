@@ -5,93 +5,32 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar, cast
+from typing import TypeVar
 
 import pytest
 
-from imds_proxy.config import Cache, Config
-from imds_proxy.errors import UNREACHABLE, Refused
-from imds_proxy.policy.rules import Rate
-from imds_proxy.protocol.items import ItemClassifier
-from imds_proxy.protocol.profile import ALIBABA
-from imds_proxy.protocol.responses import Answer, plain
-from imds_proxy.protocol.target import Target, canonical_target
-from imds_proxy.server.build import cache_rules
-from imds_proxy.upstream.cache import AnswerCache, CacheRules
-from imds_proxy.upstream.gate import UpstreamGate
-from imds_proxy.upstream.reader import ServiceReader
+from clocked import LISTING, ROLE, ClockedService, rules
+from imds_proxy.config import Cache
+from imds_proxy.errors import Refused
+from imds_proxy.protocol.responses import plain
+from imds_proxy.protocol.target import canonical_target
 
 T = TypeVar("T")
-CLASSES = ItemClassifier(ALIBABA)
-ROLE = "meta-data/ram/security-credentials/demo-role"
-LISTING = "meta-data/ram/security-credentials/"
 HOUR = 3600.0
 
 
-def stamp(seconds: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
-
-
-class Service:
-    """The real service as the cache sees it, with a clock that a test turns; counts what it is asked."""
-
-    def __init__(self, cache: Cache, dates: bool = True) -> None:
-        self.now, self.dates = 1000.0, dates
-        self.ahead = 1_700_000_000.0  # its clock is Unix time, ours counts from the boot
-        self.asked: list[str] = []
-        self.values: dict[str, Answer | Exception] = {}
-        self.delay = 0.0
-        self.gate = UpstreamGate(Rate(1e6, 1e6), 0.5, time.monotonic)
-        self.cache = AnswerCache(cast(ServiceReader, self), self.gate, rules(cache), self.clock, lambda: 0.0)
-
-    def clock(self) -> float:
-        return self.now
-
-    async def read(self, target: Target, item: object, allow: object) -> Answer:
-        name = target.path.removeprefix("/latest/")
-        self.asked.append(name)
-        if self.delay:
-            await asyncio.sleep(self.delay)
-        value = self.values.get(name, plain(200, b"value of " + name.encode()))
-        if isinstance(value, Exception):
-            raise value
-        if not self.dates:
-            return value
-        date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(self.now + self.ahead)).encode()
-        return Answer(value.status, value.reason, (*value.headers, (b"Date", date)), value.body)
-
-    def offer(self, left: float, name: str = ROLE, life: float = 6 * HOUR) -> None:
-        """From now on a set of credentials with so many seconds left."""
-        end = self.now + self.ahead + left
-        body = f'{{"Code":"Success","Expiration":"{stamp(end)}","LastUpdated":"{stamp(end - life)}"}}'
-        self.values[name] = plain(200, body.encode())
-
-    async def get(self, name: str, caller: str = "a", **how: Any) -> Answer:
-        target = canonical_target(f"/latest/{name}".encode())
-        served = await self.cache.read(
-            target, CLASSES.classify(target), caller, time.monotonic() + 0.9, lambda _: True, **how
-        )
-        assert served.stale == (dict(served.answer.headers).get(b"X-Imds-Proxy") == b"stale")
-        return served.answer
-
-    def down(self, name: str) -> None:
-        self.values[name] = Refused(UNREACHABLE)
-
-
-def rules(cache: Cache) -> CacheRules:
-    return cache_rules(Config(cache=cache))
-
-
-def before(talk: Callable[[Service], Awaitable[T]], cache: Cache | None = None, dates: bool = True) -> T:
+def before(
+    talk: Callable[[ClockedService], Awaitable[T]], cache: Cache | None = None, dates: bool = True
+) -> T:
     async def main() -> T:
-        service = Service(cache or Cache(), dates)
+        service = ClockedService(cache or Cache(), dates)
         return await asyncio.wait_for(talk(service), 10)
 
     return asyncio.run(main())
 
 
 def test_a_static_item_is_asked_for_once_and_served_without_the_date_of_then() -> None:
-    async def talk(service: Service) -> None:
+    async def talk(service: ClockedService) -> None:
         first = await service.get("meta-data/mac")
         service.now += 3600
         again = await service.get("meta-data/mac")
@@ -114,7 +53,7 @@ def test_a_static_item_is_asked_for_once_and_served_without_the_date_of_then() -
     ],
 )
 def test_an_item_is_asked_for_again_when_its_time_is_over(item: str, seconds: float) -> None:
-    async def talk(service: Service) -> None:
+    async def talk(service: ClockedService) -> None:
         await service.get(item)
         service.now += seconds - 0.1
         await service.get(item)
@@ -131,7 +70,7 @@ def test_an_item_is_asked_for_again_when_its_time_is_over(item: str, seconds: fl
     ["dynamic/instance-identity/pkcs7?audience=1", "global-config/aliyun-assist-server-url", "new?n=1"],
 )
 def test_nonces_and_secrets_of_one_use_are_never_kept(item: str) -> None:
-    async def talk(service: Service) -> None:
+    async def talk(service: ClockedService) -> None:
         await service.get(item)
         await service.get(item)
         assert len(service.asked) == 2
@@ -141,7 +80,7 @@ def test_nonces_and_secrets_of_one_use_are_never_kept(item: str) -> None:
 
 
 def test_another_query_is_another_item() -> None:
-    async def talk(service: Service) -> None:
+    async def talk(service: ClockedService) -> None:
         await service.get("dynamic/instance-identity/document?audience=a")
         await service.get("dynamic/instance-identity/document?audience=b")
         await service.get("dynamic/instance-identity/document?audience=b")
@@ -152,7 +91,7 @@ def test_another_query_is_another_item() -> None:
 
 @pytest.mark.parametrize("status", [429, 500, 503, 400, 403])
 def test_a_failure_is_kept_by_nobody_and_reaches_who_asked(status: int) -> None:
-    async def talk(service: Service) -> None:
+    async def talk(service: ClockedService) -> None:
         service.values["meta-data/mac"] = plain(status, b"no")
         assert (await service.get("meta-data/mac")).status == status
         del service.values["meta-data/mac"]
@@ -162,7 +101,7 @@ def test_a_failure_is_kept_by_nobody_and_reaches_who_asked(status: int) -> None:
 
 
 def test_that_an_item_is_missing_is_kept_for_seconds_only() -> None:
-    async def talk(service: Service) -> None:
+    async def talk(service: ClockedService) -> None:
         service.values["meta-data/eipv4"] = plain(404, b"Not Found")
         assert (await service.get("meta-data/eipv4")).status == 404
         del service.values["meta-data/eipv4"]
@@ -174,7 +113,7 @@ def test_that_an_item_is_missing_is_kept_for_seconds_only() -> None:
 
 
 def test_many_who_wait_cause_one_call_and_one_who_leaves_stops_nobody() -> None:
-    async def talk(service: Service) -> None:
+    async def talk(service: ClockedService) -> None:
         service.delay = 0.05
         waiting = [asyncio.ensure_future(service.get("meta-data/hostname", str(n))) for n in range(200)]
         await asyncio.sleep(0.01)
@@ -187,7 +126,7 @@ def test_many_who_wait_cause_one_call_and_one_who_leaves_stops_nobody() -> None:
 
 
 def test_an_error_reaches_all_who_wait_and_is_not_kept() -> None:
-    async def talk(service: Service) -> None:
+    async def talk(service: ClockedService) -> None:
         service.delay = 0.02
         service.down("meta-data/hostname")
         found = await asyncio.gather(
@@ -202,7 +141,7 @@ def test_an_error_reaches_all_who_wait_and_is_not_kept() -> None:
 
 
 def test_while_the_service_is_down_static_and_slow_items_are_served_stale_and_marked() -> None:
-    async def talk(service: Service) -> None:
+    async def talk(service: ClockedService) -> None:
         for item in ("meta-data/mac", "meta-data/hostname"):
             await service.get(item)
             service.down(item)
@@ -217,7 +156,7 @@ def test_while_the_service_is_down_static_and_slow_items_are_served_stale_and_ma
 
 @pytest.mark.parametrize("failure", [429, 500, 503])
 def test_a_service_that_throttles_or_fails_is_down_too(failure: int) -> None:
-    async def talk(service: Service) -> None:
+    async def talk(service: ClockedService) -> None:
         await service.get("meta-data/hostname")
         service.values["meta-data/hostname"] = plain(failure, b"no")
         service.now += 61
@@ -230,7 +169,7 @@ def test_a_service_that_throttles_or_fails_is_down_too(failure: int) -> None:
     "item", ["meta-data/instance/spot/termination-time", LISTING, "user-data", "meta-data/all"]
 )
 def test_what_is_volatile_or_secret_is_never_served_stale(item: str) -> None:
-    async def talk(service: Service) -> None:
+    async def talk(service: ClockedService) -> None:
         await service.get(item)
         service.down(item)
         service.now += 601
@@ -241,7 +180,7 @@ def test_what_is_volatile_or_secret_is_never_served_stale(item: str) -> None:
 
 
 def test_a_hanging_service_costs_a_quarter_of_a_second_where_an_old_answer_will_do() -> None:
-    async def talk(service: Service) -> float:
+    async def talk(service: ClockedService) -> float:
         await service.get("meta-data/hostname")
         service.now += 61
         service.delay = 5
@@ -253,7 +192,7 @@ def test_a_hanging_service_costs_a_quarter_of_a_second_where_an_old_answer_will_
 
 
 def test_credentials_are_asked_for_once_until_half_an_hour_before_their_end() -> None:
-    async def talk(service: Service) -> None:
+    async def talk(service: ClockedService) -> None:
         service.offer(6 * HOUR)
         await service.get(ROLE)
         service.now += 5.49 * HOUR
@@ -264,28 +203,28 @@ def test_credentials_are_asked_for_once_until_half_an_hour_before_their_end() ->
 
 
 def test_they_are_renewed_ahead_while_somebody_uses_them_and_not_after() -> None:
-    async def talk(service: Service) -> None:
+    async def talk(service: ClockedService) -> None:
         service.offer(6 * HOUR)
         await service.get(ROLE)
         await service.get(ROLE)
         service.now += 5.5 * HOUR + 2
         service.offer(6 * HOUR)
-        await service.cache.tend()
+        service.cache.tend()
         await asyncio.sleep(0.01)
         assert service.asked.count(ROLE) == 2
         service.now += 5.5 * HOUR + 2
-        await service.cache.tend()  # nobody asked since
+        service.cache.tend()  # nobody asked since
         await asyncio.sleep(0.01)
         assert service.asked.count(ROLE) == 2
         service.now += HOUR
-        await service.cache.tend()
+        service.cache.tend()
         assert len(service.cache) == 0
 
     before(talk)
 
 
 def test_a_newer_set_is_noticed_within_seconds_in_the_last_half_hour() -> None:
-    async def talk(service: Service) -> None:
+    async def talk(service: ClockedService) -> None:
         service.offer(29 * 60)
         old = await service.get(ROLE)
         service.now += 5
@@ -304,7 +243,7 @@ def test_a_newer_set_is_noticed_within_seconds_in_the_last_half_hour() -> None:
 def test_while_the_service_is_down_a_set_is_good_until_five_minutes_before_its_end(
     minutes: float, status: int
 ) -> None:
-    async def talk(service: Service) -> int:
+    async def talk(service: ClockedService) -> int:
         service.offer(6 * HOUR)
         await service.get(ROLE)
         service.down(ROLE)
@@ -318,7 +257,7 @@ def test_while_the_service_is_down_a_set_is_good_until_five_minutes_before_its_e
 
 
 def test_below_fifteen_minutes_a_slow_service_is_waited_for() -> None:
-    async def talk(service: Service) -> None:
+    async def talk(service: ClockedService) -> None:
         service.offer(14 * 60)
         old = await service.get(ROLE)
         service.offer(6 * HOUR)
@@ -326,14 +265,16 @@ def test_below_fifteen_minutes_a_slow_service_is_waited_for() -> None:
         service.delay = 0.4
         target = canonical_target(f"/latest/{ROLE}".encode())
         until = service.clock() + 0.9
-        served = await service.cache.read(target, CLASSES.classify(target), "a", until, lambda _: True)
+        served = await service.cache.read(
+            target, service.classes.classify(target), "a", until, lambda _: True
+        )
         assert served.answer.body != old.body
 
     before(talk)
 
 
 def test_the_end_is_judged_by_the_services_clock_and_a_jump_of_it_ends_what_was_kept() -> None:
-    async def talk(service: Service) -> None:
+    async def talk(service: ClockedService) -> None:
         service.offer(6 * HOUR)
         await service.get(ROLE)
         service.ahead += 7 * HOUR  # its clock was wrong, or ours: the set is over
@@ -346,7 +287,7 @@ def test_the_end_is_judged_by_the_services_clock_and_a_jump_of_it_ends_what_was_
 
 
 def test_without_a_date_a_set_is_asked_for_again_in_ten_minutes() -> None:
-    async def talk(service: Service) -> None:
+    async def talk(service: ClockedService) -> None:
         service.offer(6 * HOUR)
         await service.get(ROLE)
         service.now += 599
@@ -365,7 +306,7 @@ def test_without_a_date_a_set_is_asked_for_again_in_ten_minutes() -> None:
 
 @pytest.mark.parametrize("seen", ["role", "listing", "other"])
 def test_a_role_that_is_gone_is_forgotten_at_once_by_every_name(seen: str) -> None:
-    async def talk(service: Service) -> None:
+    async def talk(service: ClockedService) -> None:
         other = ROLE.replace("meta-data", "META-DATA")
         service.offer(6 * HOUR)
         service.offer(6 * HOUR, other)
@@ -383,7 +324,7 @@ def test_a_role_that_is_gone_is_forgotten_at_once_by_every_name(seen: str) -> No
 
 
 def test_while_credentials_are_used_their_role_is_looked_for_once_a_minute() -> None:
-    async def talk(service: Service) -> None:
+    async def talk(service: ClockedService) -> None:
         service.offer(6 * HOUR)
         service.values[LISTING] = plain(200, b"demo-role")
         await service.get(LISTING)
@@ -391,7 +332,7 @@ def test_while_credentials_are_used_their_role_is_looked_for_once_a_minute() -> 
         await service.get(ROLE)
         service.values[ROLE] = service.values[LISTING] = plain(404, b"Not Found")
         service.now += 61
-        await service.cache.tend()
+        service.cache.tend()
         await asyncio.sleep(0.01)
         assert (await service.get(ROLE)).status == 404
 
@@ -399,7 +340,7 @@ def test_while_credentials_are_used_their_role_is_looked_for_once_a_minute() -> 
 
 
 def test_a_role_that_came_is_no_longer_missing() -> None:
-    async def talk(service: Service) -> None:
+    async def talk(service: ClockedService) -> None:
         service.values[ROLE] = plain(404, b"Not Found")
         assert (await service.get(ROLE)).status == 404
         service.offer(6 * HOUR)
@@ -415,7 +356,7 @@ def test_a_role_that_came_is_no_longer_missing() -> None:
     [b"{}", b"not json", b'{"Code":"Failed","Expiration":"2099-01-01T00:00:00Z"}', b'{"Code":"Success"}'],
 )
 def test_what_is_not_surely_a_set_of_credentials_is_not_kept(body: bytes) -> None:
-    async def talk(service: Service) -> None:
+    async def talk(service: ClockedService) -> None:
         service.values[ROLE] = plain(200, body)
         assert (await service.get(ROLE)).body == body
         await service.get(ROLE)
@@ -425,7 +366,7 @@ def test_what_is_not_surely_a_set_of_credentials_is_not_kept(body: bytes) -> Non
 
 
 def test_who_must_not_be_served_from_the_cache_is_not() -> None:
-    async def talk(service: Service) -> None:
+    async def talk(service: ClockedService) -> None:
         await service.get("meta-data/mac")
         await service.get("meta-data/mac", cached=False)
         assert len(service.asked) == 2
@@ -434,7 +375,7 @@ def test_who_must_not_be_served_from_the_cache_is_not() -> None:
 
 
 def test_a_cache_that_is_off_keeps_nothing_and_what_it_had_is_gone() -> None:
-    async def talk(service: Service) -> None:
+    async def talk(service: ClockedService) -> None:
         await service.get("meta-data/mac")
         service.cache.change(rules(Cache(enabled=False)))
         await service.get("meta-data/mac")
@@ -445,7 +386,7 @@ def test_a_cache_that_is_off_keeps_nothing_and_what_it_had_is_gone() -> None:
 
 
 def test_hot_items_are_names_without_queries_the_most_asked_for_first() -> None:
-    async def talk(service: Service) -> list[str]:
+    async def talk(service: ClockedService) -> list[str]:
         for name, count in (("meta-data/mac", 3), ("meta-data/hostname", 5), ("meta-data/vpc-id", 1)):
             for _ in range(count):
                 await service.get(name)
