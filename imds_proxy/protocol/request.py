@@ -33,6 +33,7 @@ from imds_proxy.protocol.target import Target, canonical_target
 
 _MAX_HEADERS = 100
 _MEMO_HEAD = 2048  # bytes; larger heads are parsed each time
+_MAX_AGENT = 256  # bytes
 _EMPTY_CHUNKED = b"0\r\n\r\n"
 _FOLD = re.compile(rb"\n[ \t]")
 _BARE_LF = re.compile(rb"(?<!\r)\n")
@@ -45,7 +46,8 @@ class Request:
     """One well-formed request. `token` and `ttl` are header values (None: absent; an empty token: None).
 
     `host` is in lower case, None when absent. `relayed` and `browser` hold the evidence that was found
-    (header names, or "user-agent" for `browser_agent`), `evidence` those headers as they came.
+    (header names, or "user-agent" for `browser_agent`), `evidence` those headers as they came. `agent` is
+    the beginning of User-Agent as it came: a claim, of any characters.
     """
 
     method: str
@@ -60,6 +62,7 @@ class Request:
     evidence: tuple[tuple[bytes, bytes], ...]
     keep_alive: bool
     is_put: bool
+    agent: str = ""
 
 
 class Signal(Enum):
@@ -250,7 +253,8 @@ def _judge(event: h11.Request, rules: HeadRules) -> tuple[Request, bool]:
         raise Refused(TOKEN_PATH)
     if target.query is not None and (is_put or not rules.classifier.takes_query(target)):
         raise Refused(TARGET_QUERY)
-    agent = seen.get(b"user-agent", b"").lower()
+    said = seen.get(b"user-agent", b"")
+    agent = said.lower()
     evidence = profile.forwarding_headers | profile.browser_headers
     host = seen.get(b"host")
     request = Request(
@@ -266,6 +270,7 @@ def _judge(event: h11.Request, rules: HeadRules) -> tuple[Request, bool]:
         evidence=tuple((name, value) for name, value in event.headers if name in evidence),
         keep_alive=event.http_version == b"1.1" and b"close" not in hops,
         is_put=is_put,
+        agent=said[:_MAX_AGENT].decode("latin-1"),
     )
     return request, chunked
 

@@ -20,6 +20,8 @@ class Session(Enum):
     HARDENED = "hardened"
     TOKEN = "token"  # noqa: S105  (a kind of session, not a secret)
 
+    __hash__ = object.__hash__  # each is one object, and in the key of look-ups of every request
+
 
 _TABLE = {
     # (PUT, has a token, failed lately)

@@ -18,7 +18,7 @@ from imds_proxy.callers.connects import ConnectNotes
 from imds_proxy.callers.resolver import Resolver
 from imds_proxy.config import Config
 from imds_proxy.errors import UPSTREAM_BROKEN, Refused
-from imds_proxy.ledger.callers import CallerLedger
+from imds_proxy.ledger.tally import Tally
 from imds_proxy.policy.decision import Policy
 from imds_proxy.policy.freshness import Freshness
 from imds_proxy.policy.limits import CallerLimits
@@ -98,7 +98,7 @@ def build(config: Config, log: Log, clock: Callable[[], float] = boottime) -> Da
     else:
         tokens = RealTokens(TokenIssuer(token_service, profile, clock), book)
     foreign = ForeignDesk(reader, ForeignTokens(), instance_id, clock)
-    events = RequestEvents(log, CallerLedger(), clock)
+    events = RequestEvents(log, Tally(), clock)
     cache = AnswerCache(reader, gate, cache_rules(config), clock, jitter)
     caller_limits = CallerLimits(config.limits.hits, config.limits.misses)
     service = Service(

@@ -214,6 +214,7 @@ class CallerConnection(asyncio.Protocol):
             self._shared.hosts(ends[1]),
             self._shared.decisions.of(caller),
             partial(attribution.holders, accepted, ends[0]),
+            self._shared.service.events.tally_of(caller),
         )
         self._advance()
 

@@ -1,6 +1,6 @@
-"""What the log says of requests: each new legacy caller at once, then summaries; refusals, bounded.
+"""What is counted and said of requests: each new legacy caller at once, then summaries; refusals, bounded.
 
-Turns outcomes into log lines; decides nothing.
+Turns outcomes into counts and log lines; decides nothing.
 """
 
 from __future__ import annotations
@@ -11,14 +11,19 @@ from typing import Any
 
 from cachetools import LRUCache
 
+from imds_proxy.callers.redact import safe_command_line
 from imds_proxy.errors import FORM_REFUSALS, Refusal
-from imds_proxy.ledger.callers import CallerLedger, CallerRecord
+from imds_proxy.ledger.entries import Alike
+from imds_proxy.ledger.tally import CallerSummary, CallerTally, Cell, Deviation, Tally, summary_of
 from imds_proxy.policy.bucket import TokenBucket
 from imds_proxy.policy.caller import Caller, Identity, Process
 from imds_proxy.protocol.session import Session
 from imds_proxy.server.log import Log
 
 _TO_CHANGE = (Session.LEGACY, Session.FALLBACK)
+_OWN_FAILURE = 500  # statuses from here on
+_MAX_AGENT = 160  # characters of User-Agent that are kept
+_MAX_ITEMS = 64  # paths in one line
 _SENTENCES: Mapping[Session, str] = {
     Session.LEGACY: "a caller speaks normal mode and needs a change",
     Session.FALLBACK: "a caller that speaks hardened mode fell back to normal mode; it needs no code change",
@@ -28,7 +33,8 @@ _SENTENCES: Mapping[Session, str] = {
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How one request ended. `path` is canonical, without its query; `item` its class; `stale`: by an answer
-    beyond its time."""
+    beyond its time; `agent` is User-Agent as it came; `cause`: of a fallback, why its call with a token had
+    failed."""
 
     caller: Caller
     session: Session
@@ -38,54 +44,67 @@ class Outcome:
     would_refuse: Refusal | None = None
     detail: str = ""
     stale: bool = False
+    agent: str = ""
+    cause: str = ""
 
 
 class RequestEvents:
     """The daemon's reporter. `clock` gives seconds, monotonic."""
 
-    def __init__(self, log: Log, ledger: CallerLedger, clock: Callable[[], float]) -> None:
-        self._log, self._ledger, self._clock = log, ledger, clock
+    def __init__(self, log: Log, tally: Tally, clock: Callable[[], float]) -> None:
+        self._log, self._tally, self._clock = log, tally, clock
         self._news = TokenBucket(50, 200, clock())
         self._refusals = TokenBucket(50, 200, clock())
         self._of_caller: LRUCache[Identity, TokenBucket] = LRUCache(1024)
         self._stale = TokenBucket(1 / 60, 1, clock())
         self._suppressed = 0
         self.stale = 0
-        self.counts: dict[Session, int] = dict.fromkeys(Session, 0)
         self.refused = 0
+        self.tally_of, self.bump = tally.of, tally.bump
 
-    def record(self, outcome: Outcome) -> None:
-        """Counts and, where it is news, logs one outcome."""
-        self.counts[outcome.session] += 1
-        self.refused += outcome.refusal is not None
+    @property
+    def counts(self) -> dict[Session, int]:
+        """Requests so far by kind of session."""
+        return self._tally.counts
+
+    def record(self, outcome: Outcome, caller: CallerTally) -> None:
+        """Counts and, where it is news, logs one outcome. What is no news may `bump` the same cell."""
         if outcome.stale:
             self._served_stale(outcome)
-        # What is wrong in form is no need of the caller's, and the token is no item.
-        is_item = outcome.session is not Session.TOKEN and outcome.refusal not in FORM_REFUSALS
-        path = outcome.path if is_item else None
-        new, full = self._ledger.note(outcome.caller, outcome.session, path, outcome.refusal is not None)
-        if new and outcome.session in _TO_CHANGE:
-            if self._news.take(self._clock()):
-                self._log.event(
-                    f"{outcome.session.value}-caller",
-                    _SENTENCES[outcome.session],
-                    **facts_of(outcome.caller),
-                    session=outcome.session.value,
-                    path=outcome.path,
-                    item=outcome.item,
-                )
-            else:
-                self._suppressed += 1
-        # An allowlist is made from what the log says: a full record is said, and another begun.
-        if full is not None:
-            if self._news.take(self._clock()):
-                self._summarise(full)
-            else:
-                self._suppressed += 1
+        self.refused += outcome.refusal is not None
+        if caller.full:
+            self._sum_up(caller)
+        self._tally.bump(_cell(outcome, caller))
+        if outcome.session not in caller.seen:
+            caller.seen.add(outcome.session)
+            if outcome.session in _TO_CHANGE:
+                self._announce(outcome)
         if outcome.refusal is not None:
             self.refuse("refused", outcome.refusal, outcome)
         elif outcome.would_refuse is not None:
             self.refuse("would-refuse", outcome.would_refuse, outcome)
+
+    def _announce(self, outcome: Outcome) -> None:
+        if not self._news.take(self._clock()):
+            self._suppressed += 1
+            return
+        self._log.event(
+            f"{outcome.session.value}-caller",
+            _SENTENCES[outcome.session],
+            **facts_of(outcome.caller),
+            session=outcome.session.value,
+            path=outcome.path,
+            item=outcome.item,
+            cause=outcome.cause or None,
+        )
+
+    def _sum_up(self, caller: CallerTally) -> None:
+        # An allowlist is made from what the log says: a full record is said, and another begun.
+        full = summary_of(caller, forget=True)
+        if full is not None and self._news.take(self._clock()):
+            self._summarise(full)
+        else:
+            self._suppressed += 1
 
     def refuse(self, event: str, refusal: Refusal, outcome: Outcome) -> None:
         """Logs a refusal, at a bounded rate: one caller's flood hides nobody else's refusals."""
@@ -122,24 +141,63 @@ class RequestEvents:
             )
 
     def refused_unread(self, refusal: Refusal, caller: Caller, detail: str) -> None:
-        """Logs the refusal of what could not be read as a request."""
+        """Counts and logs the refusal of what could not be read as a request."""
         self.refused += 1
         self.refuse("refused", refusal, Outcome(caller, Session.LEGACY, "", "", refusal, None, detail))
 
-    def summarise(self) -> None:
-        """One line for each caller with requests since the last summary."""
-        for record in self._ledger.take_summaries():
-            self._summarise(record)
+    def take(self) -> list[tuple[Alike, int]]:
+        """What was counted since the last call, for the ledger."""
+        return self._tally.take()
 
-    def _summarise(self, record: CallerRecord) -> None:
-        self._log.event(
-            "caller-summary",
-            "requests since the last summary",
-            **facts_of(record.example),
-            sessions={kind.value: count for kind, count in record.sessions.items()},
-            refused=record.refused or None,
-            items=sorted(record.items),
+    def summarise(self) -> None:
+        """One line for each caller with requests since the last summary; call `take` before."""
+        for summary in self._tally.summaries():
+            self._summarise(summary)
+
+    def _summarise(self, summary: CallerSummary) -> None:
+        items = sorted(summary.items)
+        for start in range(0, max(1, len(items)), _MAX_ITEMS):
+            first = start == 0
+            self._log.event(
+                "caller-summary",
+                "requests since the last summary",
+                **facts_of(summary.example),
+                sessions={kind.value: count for kind, count in summary.sessions.items()} if first else {},
+                refused=(summary.refused or None) if first else None,
+                items=items[start : start + _MAX_ITEMS],
+            )
+
+
+def _cell(outcome: Outcome, caller: CallerTally) -> Cell:
+    """The cell of requests like this one, made where it is the first."""
+    # What is wrong in form is no need of the caller's, and the token is no item.
+    is_item = outcome.session is not Session.TOKEN and outcome.refusal not in FORM_REFUSALS
+    path = outcome.path if is_item else None
+    deviation = _deviation(outcome)
+    key = (path, outcome.session, outcome.agent, deviation)
+    cell = caller.cells.get(key)
+    if cell is None:
+        agent = " ".join(safe_command_line((outcome.agent,), _MAX_AGENT)) if outcome.agent else ""
+        alike = Alike(
+            caller.stable,
+            outcome.session.value,
+            path,
+            outcome.item,
+            *(deviation or ("allowed", "", "")),
+            agent,
         )
+        cell = caller.cells[key] = Cell(alike, outcome.session)
+    return cell
+
+
+def _deviation(outcome: Outcome) -> Deviation:
+    if outcome.refusal is not None:
+        # What the service or its way failed to do is no refusal.
+        decision = "failed" if outcome.refusal.status >= _OWN_FAILURE else "refused"
+        return decision, outcome.refusal.slug, outcome.cause
+    if outcome.would_refuse is not None:
+        return "would-refuse", outcome.would_refuse.slug, outcome.cause
+    return ("allowed", "", outcome.cause) if outcome.cause else None
 
 
 def facts_of(caller: Caller) -> dict[str, Any]:

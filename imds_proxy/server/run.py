@@ -123,6 +123,7 @@ async def _serve(config: Config, read: Callable[[], Config], log: Log) -> int:
     if keeps_grants:
         _save_grants(daemon, grants, log)
     _save_hot(daemon, hot)
+    daemon.events.take()
     daemon.events.summarise()
     daemon.attribution.close()
     daemon.pool.close()
@@ -224,6 +225,7 @@ async def _sweep(daemon: Daemon, grants: GrantFile | None, hot: HotItems, config
             save_hot_at = now + _SAVE_HOT
         if grants is not None:
             unwritten = _save_grants(daemon, grants, log, unwritten)
+        daemon.events.take()
         if now >= summarise_at:
             daemon.events.summarise()
             summarise_at = now + config.log.summary

@@ -16,6 +16,7 @@ from typing import Any
 from cachetools import LRUCache
 
 from imds_proxy.errors import INTERNAL, LOOP, RATE, SHARED_SOCKET, TOKEN_INVALID, Refusal, Refused
+from imds_proxy.ledger.tally import CallerTally
 from imds_proxy.policy.caller import Caller, Identity
 from imds_proxy.policy.decision import DecisionMemo, Policy
 from imds_proxy.policy.limits import CallerLimits
@@ -30,6 +31,8 @@ from imds_proxy.server.tokendesk import ForeignDesk, TokenMaker, Verdict
 from imds_proxy.upstream.cache import AnswerCache, Served
 from imds_proxy.upstream.flight import wait_until
 from imds_proxy.upstream.reader import ServiceReader
+
+_Failure = tuple[float, str]  # when (seconds, CLOCK_BOOTTIME), and the slug or `status-N` or `left`
 
 
 async def _unknown() -> tuple[Caller, ...]:
@@ -53,12 +56,13 @@ class DecisionMemos:
 @dataclass(frozen=True, slots=True)
 class Peer:
     """What a connection knows of its other end: the caller, the Host values it may send, what was decided
-    for callers like it, and how to find the processes that hold its end (raises Refused)."""
+    for callers like it, how to find the processes that hold its end (raises Refused), and its counts."""
 
     caller: Caller
     hosts: Container[bytes]
     memo: DecisionMemo = field(default_factory=DecisionMemo)
     holders: Callable[[], Awaitable[tuple[Caller, ...]]] = _unknown
+    tally: CallerTally | None = None
 
     @property
     def client(self) -> Hashable:
@@ -88,7 +92,7 @@ class Service:
         self._tokens, self._foreign, self.events = tokens, foreign, events
         self._deadline, self._clock = deadline, clock
         self.cache = cache
-        self._failed: LRUCache[Hashable, float] = LRUCache(4096)
+        self._failed: LRUCache[Hashable, _Failure] = LRUCache(4096)
 
     def begin(self, request: Request, peer: Peer, arrived: float) -> Answer | Coroutine[Any, Any, Answer]:
         """The answer, at once where nothing has to be waited for, else a coroutine for it.
@@ -97,7 +101,8 @@ class Service:
         from there.
         """
         now = self._clock()
-        session = session_kind(request.is_put, request.token is not None, self._failed.get(peer.client), now)
+        failed = self._failed.get(peer.client)
+        session = session_kind(request.is_put, request.token is not None, failed and failed[0], now)
         if peer.caller.is_self:
             return self._refuse(request, peer, session, Refused(LOOP))
         if self.policy.mode == "passthrough":
@@ -156,7 +161,7 @@ class Service:
     def abandoned(self, peer: Peer, request: Request) -> None:
         """The client left before its answer: for a hardened one, a failure that a plain GET may follow."""
         if request.is_put or request.token is not None:
-            self._failed[peer.client] = self._clock()
+            self._failed[peer.client] = self._clock(), "left"
 
     def _token(
         self, request: Request, peer: Peer, arrived: float, wait: float
@@ -268,7 +273,14 @@ class Service:
         stale: bool = False,
     ) -> None:
         if status != 200 and session in (Session.TOKEN, Session.HARDENED):
-            self._failed[peer.client] = self._clock()
+            self._failed[peer.client] = self._clock(), error.refusal.slug if error else f"status-{status}"
+        if error is None and would_refuse is None and not stale and peer.tally is not None:
+            path = None if request.is_put else request.target.path
+            cell = peer.tally.cells.get((path, session, request.agent, None))
+            if cell is not None:
+                self.events.bump(cell)
+                return
+        failed = self._failed.get(peer.client) if session is Session.FALLBACK else None
         self.events.record(
             Outcome(
                 caller=peer.caller,
@@ -279,7 +291,10 @@ class Service:
                 would_refuse=would_refuse,
                 detail=error.detail if error else "",
                 stale=stale,
-            )
+                agent=request.agent,
+                cause=failed[1] if failed else "",
+            ),
+            peer.tally or self.events.tally_of(peer.caller),
         )
 
 

@@ -6,8 +6,8 @@ import io
 import json
 from typing import Any
 
-from imds_proxy.errors import LEGACY_REFUSED, TOKEN_BINDING
-from imds_proxy.ledger.callers import CallerLedger
+from imds_proxy.errors import LEGACY_REFUSED, TOKEN_BINDING, UNREACHABLE
+from imds_proxy.ledger.tally import Tally
 from imds_proxy.policy.caller import Caller, Identity, Process
 from imds_proxy.protocol.session import Session
 from imds_proxy.server.events import Outcome, RequestEvents
@@ -24,17 +24,18 @@ CRON = Caller(
 def logged(*outcomes: Outcome, summarise: bool = False) -> list[dict[str, Any]]:
     stream = io.StringIO()
     log = Log("json", stream)
-    events = RequestEvents(log, CallerLedger(), lambda: 0.0)
+    events = RequestEvents(log, Tally(), lambda: 0.0)
     for outcome in outcomes:
-        events.record(outcome)
+        events.record(outcome, events.tally_of(outcome.caller))
     if summarise:
+        events.take()
         events.summarise()
     log.close()
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
 def outcome(session: Session = Session.LEGACY, caller: Caller = CRON, **more: Any) -> Outcome:
-    return Outcome(caller, session, "/latest/meta-data/mac", "static", **more)
+    return Outcome(caller, session, more.pop("path", "/latest/meta-data/mac"), "static", **more)
 
 
 def test_a_new_legacy_caller_is_named_at_once_and_only_once() -> None:
@@ -82,10 +83,48 @@ def test_what_was_suppressed_is_said() -> None:
     stream = io.StringIO()
     log = Log("json", stream)
     now = 0.0
-    events = RequestEvents(log, CallerLedger(), lambda: now)
+    events = RequestEvents(log, Tally(), lambda: now)
     for _ in range(100):
-        events.record(outcome(Session.HARDENED, refusal=LEGACY_REFUSED))
+        events.record(outcome(Session.HARDENED, refusal=LEGACY_REFUSED), events.tally_of(CRON))
     now = 10.0
-    events.record(outcome(Session.HARDENED, refusal=LEGACY_REFUSED))
+    events.record(outcome(Session.HARDENED, refusal=LEGACY_REFUSED), events.tally_of(CRON))
     log.close()
     assert json.loads(stream.getvalue().splitlines()[-1])["suppressed"] == 50
+
+
+def taken(*outcomes: Outcome) -> dict[tuple[str, ...], int]:
+    events = RequestEvents(Log("json", io.StringIO()), Tally(), lambda: 0.0)
+    for one in outcomes:
+        events.record(one, events.tally_of(one.caller))
+    assert events.counts[Session.LEGACY] == sum(one.session is Session.LEGACY for one in outcomes)
+    sums: dict[tuple[str, ...], int] = {
+        (a.session, a.decision, a.reason, a.cause, a.agent): count for a, count in events.take()
+    }
+    assert events.take() == []
+    return sums
+
+
+def test_requests_are_counted_by_session_decision_reason_cause_and_client() -> None:
+    agent = "curl/8 token=abc\x1b"
+    assert taken(
+        outcome(agent=agent),
+        outcome(agent=agent),
+        outcome(refusal=LEGACY_REFUSED),
+        outcome(refusal=UNREACHABLE),
+        outcome(would_refuse=TOKEN_BINDING),
+        outcome(Session.FALLBACK, cause="deadline"),
+    ) == {
+        ("legacy", "allowed", "", "", "curl/8 token=***"): 2,
+        ("legacy", "refused", "legacy-refused", "", ""): 1,
+        ("legacy", "failed", "unreachable", "", ""): 1,
+        ("legacy", "would-refuse", "token-binding", "", ""): 1,
+        ("fallback", "allowed", "", "deadline", ""): 1,
+    }
+
+
+def test_a_caller_that_reads_ever_new_items_is_summed_up_before_one_is_dropped() -> None:
+    lines = logged(*[outcome(path=f"/latest/{n}") for n in range(600)], summarise=True)
+    summaries = [line for line in lines if line["event"] == "caller-summary"]
+    assert sum(line["sessions"].get("legacy", 0) for line in summaries) == 600
+    assert len({item for line in summaries for item in line["items"]}) == 600
+    assert all(len(line["items"]) <= 64 for line in summaries)
