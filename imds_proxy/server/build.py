@@ -14,7 +14,7 @@ from pathlib import Path
 
 from imds_proxy import __version__
 from imds_proxy.callers.cgroupfs import CgroupTree
-from imds_proxy.callers.connects import ConnectNotes
+from imds_proxy.callers.connects import note_connects
 from imds_proxy.callers.resolver import Resolver
 from imds_proxy.config import Config
 from imds_proxy.errors import UPSTREAM_BROKEN, Refused
@@ -216,7 +216,7 @@ def _resolver(config: Config, profile: Profile, log: Log) -> Resolver:
     if 0 in ports:
         ports = set()
     try:
-        return Resolver(tree=tree, notes=ConnectNotes(tree.mount, sorted(ports)))
+        return Resolver(tree=tree, notes=note_connects(tree.mount, sorted(ports)))
     except OSError as error:
         if config.attribution == "ebpf":
             tree.close()

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from imds_proxy.callers.cgroupfs import CgroupTree
-from imds_proxy.callers.connects import ConnectNote, ConnectNotes
+from imds_proxy.callers.connects import ConnectNote, ConnectNotes, note_connects
 from imds_proxy.callers.resolver import Resolver, Ticket
 from imds_proxy.callers.sockdiag import Endpoint
 from imds_proxy.emulator.service import Emulator
@@ -34,7 +34,7 @@ pytestmark = [
 
 @pytest.fixture
 def notes() -> Iterator[ConnectNotes]:
-    noting = ConnectNotes(CgroupTree.find().mount)
+    noting = note_connects(CgroupTree.find().mount)
     yield noting
     noting.close()
 
@@ -107,7 +107,7 @@ def test_in_every_family_the_ends_are_the_same(
 
 def test_only_the_ports_asked_for_are_noted() -> None:
     with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
-        notes = ConnectNotes(CgroupTree.find().mount, [one.getsockname()[1]])
+        notes = note_connects(CgroupTree.find().mount, [one.getsockname()[1]])
         try:
             for server, noted in ((one, True), (other, False)):
                 with socket.create_connection(server.getsockname()):
@@ -142,7 +142,7 @@ wire.connect(server.getsockname())
 
 
 def test_the_oldest_notes_make_room_for_new_ones() -> None:
-    notes = ConnectNotes(CgroupTree.find().mount, entries=64)
+    notes = note_connects(CgroupTree.find().mount, entries=64)
     try:
         with socket.create_server(("127.0.0.1", 0)) as server:
             for _ in range(500):
@@ -159,7 +159,7 @@ def test_a_redirected_connection_is_noted_where_its_client_wanted_to_go() -> Non
     inside = """
 import json, os, socket, subprocess
 from imds_proxy.callers.cgroupfs import CgroupTree
-from imds_proxy.callers.connects import ConnectNotes
+from imds_proxy.callers.connects import note_connects
 from imds_proxy.callers.resolver import Resolver
 def sh(*words, text=None):
     subprocess.run(words, input=text, text=True, check=True)
@@ -173,7 +173,7 @@ chain output {
     ip daddr 100.100.100.200 tcp dport 80 dnat ip to 169.254.100.200:PORT
 }
 }'''.replace("PORT", str(server.getsockname()[1])))
-resolver = Resolver(notes=ConnectNotes(CgroupTree.find().mount, [80]))
+resolver = Resolver(notes=note_connects(CgroupTree.find().mount, [80]))
 pid = os.fork()
 if pid == 0:
     wire = socket.create_connection(("100.100.100.200", 80))
@@ -283,8 +283,8 @@ def programs_on_the_root() -> int:
 def test_when_its_holder_is_killed_the_kernel_detaches() -> None:
     before = programs_on_the_root()
     hold = "import sys; from imds_proxy.callers.cgroupfs import CgroupTree\n"
-    hold += "from imds_proxy.callers.connects import ConnectNotes\n"
-    hold += "n = ConnectNotes(CgroupTree.find().mount); print('ready', flush=True); sys.stdin.read()"
+    hold += "from imds_proxy.callers.connects import note_connects\n"
+    hold += "n = note_connects(CgroupTree.find().mount); print('ready', flush=True); sys.stdin.read()"
     with subprocess.Popen(
         [sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as holder:
@@ -320,7 +320,7 @@ def test_without_the_rights_ebpf_that_is_asked_for_is_no_start() -> None:
 
 
 def test_outside_of_the_initial_pid_namespace_the_numbers_would_not_be_ours() -> None:
-    code = "from imds_proxy.callers.connects import ConnectNotes; ConnectNotes('/sys/fs/cgroup')"
+    code = "from imds_proxy.callers.connects import note_connects; note_connects('/sys/fs/cgroup')"
     words = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", code]
     done = subprocess.run(words, capture_output=True, text=True, timeout=20)
     assert "OSError: not in the initial pid namespace" in done.stderr
@@ -328,4 +328,4 @@ def test_outside_of_the_initial_pid_namespace_the_numbers_would_not_be_ours() ->
 
 def test_without_cgroup_v2_it_cannot_be_had() -> None:
     with pytest.raises(OSError, match="no cgroup v2"):
-        ConnectNotes(None)
+        note_connects(None)

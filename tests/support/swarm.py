@@ -23,7 +23,7 @@ import uvloop
 
 from imds_proxy.callers import resolver
 from imds_proxy.callers.cgroupfs import CgroupTree
-from imds_proxy.callers.connects import ConnectNotes
+from imds_proxy.callers.connects import note_connects
 from imds_proxy.callers.procfs import ProcessView
 from imds_proxy.callers.resolver import Resolver
 from imds_proxy.callers.sockdiag import SockDiag, SocketOwner
@@ -112,7 +112,7 @@ class V1View(ProcessView):
 def resolver_of(backend: str) -> Resolver:
     if backend == "ebpf":
         tree = CgroupTree.find()
-        return Resolver(tree=tree, notes=ConnectNotes(tree.mount))
+        return Resolver(tree=tree, notes=note_connects(tree.mount))
     if backend == "v1":
         vars(resolver)["ProcessView"] = V1View  # in this process only
         return Resolver(diag=V1Diag(), tree=CgroupTree(None))

@@ -1,23 +1,15 @@
-"""Just enough of bpf(2): an assembler, maps, programs and links. No compiler, nothing on the target.
+"""An assembler of eBPF instructions. Pure; knows nothing of what programs are for.
 
-Knows nothing of what the programs are for. Numbers are those of linux/bpf.h.
+Numbers are those of linux/bpf.h.
 """
 
 from __future__ import annotations
 
-import ctypes
-import errno
-import os
-import platform
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 
-_SYSCALL = {"x86_64": 321, "aarch64": 280}
-_MAP_CREATE, _MAP_LOOKUP, _PROG_LOAD, _LINK_CREATE = 0, 1, 5, 28
-_LRU_HASH = 9
-_LOG_SIZE = 65536
 _PSEUDO_MAP_FD = 1
 
 
@@ -40,6 +32,7 @@ class Helper(IntEnum):
     MAP_LOOKUP = 1
     MAP_UPDATE = 2
     MAP_DELETE = 3
+    MONOTONIC_NS = 5
     PID_TGID = 14
     UID_GID = 15
     COMM = 16
@@ -60,6 +53,7 @@ class Instruction:
     immediate: int = 0
     target: str = ""
     wide: bool = False  # of two slots
+    upper: int = 0  # what the second of these holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +71,17 @@ def copy(to: Register, source: Register) -> Instruction:
 def put(to: Register, value: int) -> Instruction:
     """to = value."""
     return Instruction(0xB7, to, immediate=value)
+
+
+def put_long(to: Register, value: int) -> Instruction:
+    """to = value, of 64 bits without a sign."""
+    lower = value & 0xFFFFFFFF
+    return Instruction(0x18, to, immediate=_signed(lower), wide=True, upper=_signed(value >> 32))
+
+
+def cut(to: Register) -> Instruction:
+    """to &= 0xffffffff."""
+    return Instruction(0xBC, to, to)
 
 
 def add(to: Register, value: int) -> Instruction:
@@ -107,6 +112,26 @@ def jump_if(register: Register, value: int, target: str) -> Instruction:
 def jump_unless(register: Register, value: int, target: str) -> Instruction:
     """Jumps where register != value."""
     return Instruction(0x55, register, immediate=value, target=target)
+
+
+def jump_if_word(register: Register, value: int, target: str) -> Instruction:
+    """Jumps where the lower 32 bits are this value, which has no sign."""
+    return Instruction(0x16, register, immediate=_signed(value), target=target)
+
+
+def jump_unless_word(register: Register, value: int, target: str) -> Instruction:
+    """Jumps where the lower 32 bits are not this value, which has no sign."""
+    return Instruction(0x56, register, immediate=_signed(value), target=target)
+
+
+def jump_unless_equal(register: Register, other: Register, target: str) -> Instruction:
+    """Jumps where register != other."""
+    return Instruction(0x5D, register, other, target=target)
+
+
+def jump_if_above(register: Register, other: Register, target: str) -> Instruction:
+    """Jumps where register > other, both without a sign."""
+    return Instruction(0x2D, register, other, target=target)
 
 
 def jump(target: str) -> Instruction:
@@ -145,68 +170,9 @@ def assemble(lines: Iterable[Instruction | Label]) -> bytes:
         offset = places[one.target] - at - 1 if one.target else one.offset
         registers = one.to | one.source << 4
         out.append(struct.pack("=BBhi", one.code, registers, offset, one.immediate))
-        out.append(bytes(8) if one.wide else b"")
+        out.append(struct.pack("=BBhi", 0, 0, 0, one.upper) if one.wide else b"")
     return b"".join(out)
 
 
-class Bpf:
-    """The system call. Raises OSError, with the verifier's last words where it has any."""
-
-    def __init__(self) -> None:
-        self._number = _SYSCALL.get(platform.machine())
-        if self._number is None:
-            raise OSError(errno.ENOSYS, f"bpf(2) has no known number on {platform.machine()}")
-        self._library = ctypes.CDLL(None, use_errno=True)
-
-    def lru_map(self, key_size: int, value_size: int, entries: int) -> int:
-        """A bounded map that forgets what was used least recently: its file descriptor."""
-        return self._call(
-            _MAP_CREATE, struct.pack("=IIIII", _LRU_HASH, key_size, value_size, entries, 0), "map"
-        )
-
-    def program(self, kind: int, attach_type: int, code: bytes) -> int:
-        """A loaded program's file descriptor."""
-        instructions = ctypes.create_string_buffer(code, len(code))
-        licence = ctypes.create_string_buffer(b"Apache-2.0")
-        log = ctypes.create_string_buffer(_LOG_SIZE)
-        attributes = struct.pack(
-            "=IIQQIIQII16sII",
-            *(kind, len(code) // 8, ctypes.addressof(instructions), ctypes.addressof(licence)),
-            *(1, _LOG_SIZE, ctypes.addressof(log), 0, 0, b"imds_proxy", 0, attach_type),
-        )
-        try:
-            return self._call(_PROG_LOAD, attributes, "program")
-        except OSError as error:
-            said = log.value.decode("ascii", "replace").strip().splitlines()
-            words = next((line for line in reversed(said) if not line.startswith("processed ")), "")
-            raise OSError(error.errno, f"{error.strerror}{f': {words}' if words else ''}") from None
-
-    def link(self, program: int, cgroup: int, attach_type: int) -> int:
-        """Attaches to a cgroup; the kernel detaches when the last holder of this descriptor is gone."""
-        return self._call(_LINK_CREATE, struct.pack("=IIII", program, cgroup, attach_type, 0), "link")
-
-    def _call(self, command: int, attributes: bytes, what: str) -> int:
-        buffer = ctypes.create_string_buffer(attributes, len(attributes))
-        found: int = self._library.syscall(self._number, command, buffer, len(attributes))
-        if found < 0:
-            number = ctypes.get_errno()
-            raise OSError(number, f"{what}: {os.strerror(number)}")
-        return found
-
-
-class MapReader:
-    """Looks up one key after another in a map; not for two threads at once."""
-
-    def __init__(self, bpf: Bpf, descriptor: int, key_size: int, value_size: int) -> None:
-        self._syscall, self._number = bpf._library.syscall, bpf._number
-        self._key = ctypes.create_string_buffer(key_size)
-        self._value = ctypes.create_string_buffer(value_size)
-        places = ctypes.addressof(self._key), ctypes.addressof(self._value)
-        self._attributes = ctypes.create_string_buffer(struct.pack("=IIQQQ", descriptor, 0, *places, 0), 32)
-
-    def get(self, key: bytes) -> bytes | None:
-        """The value, None when the map has none."""
-        self._key.raw = key
-        if self._syscall(self._number, _MAP_LOOKUP, self._attributes, 32) < 0:
-            return None
-        return self._value.raw
+def _signed(word: int) -> int:
+    return word - (1 << 32) if word >> 31 else word

@@ -1,36 +1,36 @@
-"""The assembler's bytes, and what the kernel says of wrong programs."""
+"""The assembler's bytes."""
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
-from imds_proxy.callers.bpf import (
-    Bpf,
+from imds_proxy.bpf.assembler import (
     Helper,
     Label,
-    MapReader,
     Register,
     Width,
     add,
     assemble,
     call,
     copy,
+    cut,
     jump,
     jump_if,
+    jump_if_above,
+    jump_if_word,
     jump_unless,
+    jump_unless_equal,
+    jump_unless_word,
     leave,
     load,
     load_map,
     put,
+    put_long,
     store,
     store_value,
 )
 
 R0, R1, R2, R10 = Register.R0, Register.R1, Register.R2, Register.R10
-SOCK_ADDR, CONNECT4 = 18, 10
-needs_bpf = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 
 @pytest.mark.parametrize(
@@ -45,6 +45,9 @@ needs_bpf = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
         (call(Helper.PID_TGID), "850000000e000000"),
         (leave(), "9500000000000000"),
         (load_map(R1, 5), "18110000050000000000000000000000"),
+        (put_long(R2, 0x1122334455667788), "18020000887766550000000044332211"),
+        (put_long(R2, 0xFFFFFFFFFFFFFFFE), "18020000feffffff00000000ffffffff"),
+        (cut(R2), "bc22000000000000"),
     ],
 )
 def test_an_instruction_is_eight_bytes_and_a_wide_one_sixteen(instruction: object, expected: str) -> None:
@@ -64,29 +67,18 @@ def test_jumps_reach_their_labels_over_wide_instructions() -> None:
     )
     offsets = [int.from_bytes(code[at + 2 : at + 4], "little", signed=True) for at in (0, 8, 32)]
     assert offsets == [5, 4, 1]
+
+
+def test_a_word_is_compared_without_a_sign() -> None:
+    code = assemble([jump_if_word(R1, 0xC8646464, "end"), jump_unless_word(R1, 1, "end"), Label("end")])
+    assert code.hex() == "16010100646464c8" + "5601000001000000"
+
+
+def test_registers_are_compared_with_each_other() -> None:
+    code = assemble([jump_unless_equal(R1, R2, "end"), jump_if_above(R1, R2, "end"), Label("end")])
+    assert code.hex() == "5d21010000000000" + "2d21000000000000"
+
+
+def test_a_label_that_is_nowhere_is_an_error() -> None:
     with pytest.raises(KeyError):
         assemble([jump("nowhere")])
-
-
-@pytest.mark.root
-@needs_bpf
-def test_a_program_that_the_verifier_refuses_says_why() -> None:
-    with pytest.raises(OSError, match=r"program: .*R0 !read_ok"):
-        Bpf().program(SOCK_ADDR, CONNECT4, assemble([leave()]))
-
-
-@pytest.mark.root
-@needs_bpf
-def test_a_key_that_is_in_no_map_is_not_found() -> None:
-    bpf = Bpf()
-    descriptor = bpf.lru_map(8, 8, 16)
-    try:
-        assert MapReader(bpf, descriptor, 8, 8).get(bytes(8)) is None
-    finally:
-        os.close(descriptor)
-
-
-def test_an_unknown_machine_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("platform.machine", lambda: "vax")
-    with pytest.raises(OSError, match="vax"):
-        Bpf()

@@ -1,0 +1,1 @@
+"""Programs for the kernel, assembled here: no compiler, nothing on the target. Knows no other room."""
