@@ -79,7 +79,7 @@ class Bpf:
         kind, _, *sizes, _, name = _MAP_INFO.unpack(info)
         found = struct.pack("=IIII16s", kind, *sizes, name)
         wanted = shape.pack()
-        return bool(found == wanted[:16] + wanted[28:])
+        return found == wanted[:16] + wanted[28:]
 
     def put(self, descriptor: int, key: bytes, value: bytes) -> None:
         """Puts a value into a map."""
@@ -115,7 +115,7 @@ class Bpf:
         if info is None:
             return False
         kind, _, _, cgroup, where = _LINK_INFO.unpack(info)
-        return kind == _CGROUP_LINK and cgroup != 0 and where == place
+        return bool(kind == _CGROUP_LINK and cgroup != 0 and where == place)
 
     def replace(self, link: int, program: int) -> None:
         """Puts another program in the place of a link's: no connect comes between."""
