@@ -6,7 +6,7 @@ from __future__ import annotations
 class TokenBucket:
     """Allows `burst` at once and `rate` a second after that. Not frozen: it is a meter."""
 
-    __slots__ = ("_burst", "_level", "_rate", "_seen")
+    __slots__ = ("__weakref__", "_burst", "_level", "_rate", "_seen")
 
     def __init__(self, rate: float, burst: float, now: float) -> None:
         """`rate` per second and `burst` are positive; it starts full at `now` (seconds, monotonic)."""
@@ -16,9 +16,16 @@ class TokenBucket:
 
     def take(self, now: float) -> bool:
         """Takes one if there is one. A clock that steps back adds nothing and takes nothing away."""
-        if self.level(now) < 1:
+        level = self._level
+        if now > self._seen:  # as in `level`, without a call: it is taken from for every request
+            level += (now - self._seen) * self._rate
+            if level > self._burst:
+                level = self._burst
+            self._seen = now
+        if level < 1:
+            self._level = level
             return False
-        self._level -= 1
+        self._level = level - 1
         return True
 
     def level(self, now: float) -> float:

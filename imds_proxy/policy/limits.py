@@ -5,6 +5,8 @@ An identity is uid plus unit or container, so a caller cannot begin afresh with 
 
 from __future__ import annotations
 
+from weakref import WeakValueDictionary
+
 from cachetools import LRUCache
 
 from imds_proxy.policy.bucket import TokenBucket
@@ -12,6 +14,7 @@ from imds_proxy.policy.caller import Identity
 from imds_proxy.policy.rules import Rate, Rule
 
 _MAX_CALLERS = 4096
+_Key = tuple[Identity, str, Rate]
 
 
 class CallerLimits:
@@ -20,7 +23,9 @@ class CallerLimits:
 
     def __init__(self, hits: Rate, misses: Rate) -> None:
         self._hits, self._misses = hits, misses
-        self._buckets: LRUCache[tuple[Identity, str, Rate], TokenBucket] = LRUCache(_MAX_CALLERS)
+        self._buckets: LRUCache[_Key, TokenBucket] = LRUCache(_MAX_CALLERS)
+        # A bucket that somebody holds on to is found again: a caller never has two.
+        self._held: WeakValueDictionary[_Key, TokenBucket] = WeakValueDictionary()
 
     def change(self, hits: Rate, misses: Rate) -> None:
         """Other limits from now on; the buckets of those that stay the same carry over."""
@@ -28,17 +33,27 @@ class CallerLimits:
 
     def hit(self, identity: Identity, rule: Rule | None, now: float) -> float:
         """Counts a request: 0 if it may go on, else the seconds until one may."""
+        return _take(self.bucket(identity, rule, now), now)
+
+    def bucket(self, identity: Identity, rule: Rule | None, now: float) -> TokenBucket:
+        """From which `hit` takes, until the limits change."""
         if rule is not None and rule.rate is not None:
-            return self._take(identity, f"rule {rule.name}", rule.rate, now)
-        return self._take(identity, "hits", self._hits, now)
+            return self._bucket((identity, f"rule {rule.name}", rule.rate), now)
+        return self._bucket((identity, "hits", self._hits), now)
 
     def miss(self, identity: Identity, now: float) -> float:
         """Counts a request that needs a call upstream: 0 if it may go on, else the seconds until one may."""
-        return self._take(identity, "misses", self._misses, now)
+        return _take(self._bucket((identity, "misses", self._misses), now), now)
 
-    def _take(self, identity: Identity, which: str, rate: Rate, now: float) -> float:
-        key = (identity, which, rate)
-        bucket = self._buckets.get(key)
+    def _bucket(self, key: _Key, now: float) -> TokenBucket:
+        bucket: TokenBucket | None = self._buckets.get(key)
         if bucket is None:
-            bucket = self._buckets[key] = TokenBucket(rate.per_second, rate.burst, now)
-        return 0.0 if bucket.take(now) else bucket.wait(now)
+            bucket = self._held.get(key)
+            if bucket is None:
+                bucket = self._held[key] = TokenBucket(key[2].per_second, key[2].burst, now)
+            self._buckets[key] = bucket
+        return bucket
+
+
+def _take(bucket: TokenBucket, now: float) -> float:
+    return 0.0 if bucket.take(now) else bucket.wait(now)

@@ -7,9 +7,9 @@ nothing. Knows nothing of modes, callers or sockets.
 from __future__ import annotations
 
 import re
-from collections.abc import MutableMapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from typing import Protocol
 
 import h11
 
@@ -82,14 +82,23 @@ class HeadRules:
     max_target: int
 
 
+class HeadMemo(Protocol):
+    """What h11 said of complete heads without a body, by their exact bytes."""
+
+    def get(self, head: bytes, /) -> Request | None:
+        """The request, None where these bytes are not known."""
+
+    def __setitem__(self, head: bytes, request: Request, /) -> None: ...
+
+
 class RequestReader:
     """Bytes in, requests out, for one connection. Give it bytes with `feed`, take with `next`.
 
-    `memo` maps complete heads without a body to what h11 said of these exact bytes; it may be shared.
+    `memo` may be shared. `known` is the head of the last request, if it was in the memo.
     After a request that ends the connection, or a refusal, nothing more is read.
     """
 
-    def __init__(self, rules: HeadRules, memo: MutableMapping[bytes, Request]) -> None:
+    def __init__(self, rules: HeadRules, memo: HeadMemo) -> None:
         self._rules = rules
         self.memo = memo
         self._buffer = bytearray()
@@ -98,6 +107,7 @@ class RequestReader:
         self._pending: Request | None = None  # a PUT whose chunked body is still to come
         self._continue_due = False
         self.ended = False
+        self.known: bytes | None = None
 
     @property
     def buffered(self) -> int:
@@ -139,10 +149,13 @@ class RequestReader:
     def _read_head(self) -> Request | Signal:
         if self._parser is None:
             end = self._buffer.find(b"\r\n\r\n")
+            self.known = None
             if end >= 0:
-                known = self.memo.get(bytes(self._buffer[: end + 4]))
+                head = bytes(self._buffer[: end + 4])
+                known = self.memo.get(head)
                 if known is not None:
                     del self._buffer[: end + 4]
+                    self.known = head
                     return known
             self._parser = h11.Connection(h11.SERVER, max_incomplete_event_size=self._rules.max_head)
             self._fed = 0

@@ -61,6 +61,16 @@ class Seal:
 
     def open(self, token: str, now: float) -> bytes | None:
         """The hash of the identity it was minted for; None when forged, foreign or expired."""
+        opened = self._open(token)
+        return None if opened is None or now * 1000 >= opened[1] else opened[0]
+
+    def expiry(self, token: str, identity: bytes) -> float | None:
+        """Until when it is valid for that identity (seconds, CLOCK_BOOTTIME); None when it is not its."""
+        opened = self._open(token)
+        return opened[1] / 1000 if opened is not None and self.is_for(opened[0], identity) else None
+
+    def _open(self, token: str) -> tuple[bytes, int] | None:
+        """The identity's hash and the expiry in milliseconds; None when forged or foreign."""
         try:
             raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
         except (binascii.Error, ValueError):
@@ -72,9 +82,7 @@ class Seal:
         if not hmac.compare_digest(mac, hmac.new(self.key, body, hashlib.sha256).digest()):
             return None
         version, _, identity, expires = _BODY.unpack(body)
-        if version != _VERSION or now * 1000 >= expires:
-            return None
-        return bytes(identity)
+        return (bytes(identity), int(expires)) if version == _VERSION else None
 
     def is_for(self, sealed_identity: bytes, identity: bytes) -> bool:
         """Whether the hash out of `open` is that of `identity`."""

@@ -31,11 +31,13 @@ from imds_proxy.protocol.request import HeadRules
 from imds_proxy.protocol.target import Target, canonical_target
 from imds_proxy.protocol.tokens import Seal
 from imds_proxy.server.attribution import BoundedAttribution
-from imds_proxy.server.connection import CallerConnection, Memos, Shared, Times
+from imds_proxy.server.connection import CallerConnection
 from imds_proxy.server.connections import ConnectionRegister
 from imds_proxy.server.events import RequestEvents
 from imds_proxy.server.log import Log
+from imds_proxy.server.memory import Memory
 from imds_proxy.server.service import Service
+from imds_proxy.server.shared import Shared, Times
 from imds_proxy.server.state import SECRET_BYTES, boot_id, seal_secret
 from imds_proxy.server.tokendesk import ForeignDesk, RealTokens, SealedTokens, TokenMaker
 from imds_proxy.upstream.cache import AnswerCache, CacheRules
@@ -44,10 +46,8 @@ from imds_proxy.upstream.pool import Pool, PoolLimits
 from imds_proxy.upstream.reader import ServiceReader
 from imds_proxy.upstream.tokens import TokenIssuer, TokenKeeper, TokenService
 
-
-def boottime() -> float:
-    """Seconds since boot, suspension included: the clock of every lease and deadline."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
+# Seconds since boot, suspension included: the clock of every lease and deadline.
+boottime: Callable[[], float] = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ def build(config: Config, log: Log, clock: Callable[[], float] = boottime) -> Da
         service=service,
         attribution=attribution,
         register=register,
-        memos=Memos(),
+        memory=Memory(),
         times=_times(config),
         hosts=_hosts_of(profile, tuple(config.hosts)),
         clock=clock,
@@ -147,7 +147,7 @@ def apply(daemon: Daemon, config: Config) -> Daemon:
     shared = replace(
         daemon.shared,
         rules=replace(daemon.shared.rules, max_head=limits.head, max_target=limits.target),
-        memos=Memos(),
+        memory=daemon.shared.memory.renewed(),
         times=_times(config),
         hosts=_hosts_of(profile, tuple(config.hosts)),
     )

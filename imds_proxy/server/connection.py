@@ -8,83 +8,66 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Coroutine, Hashable, Iterable, MutableMapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Protocol, cast
-
-from cachetools import LRUCache
+from types import MappingProxyType
+from typing import Any, cast
 
 from imds_proxy.errors import HEAD_TIMEOUT, TOO_MANY_CONNECTIONS, Refused
 from imds_proxy.policy.caller import Caller
-from imds_proxy.protocol.request import HeadRules, Request, RequestReader, Signal
+from imds_proxy.protocol.request import Request, RequestReader, Signal
 from imds_proxy.protocol.responses import CONTINUE, Answer, refusal_answer
-from imds_proxy.server.connections import ConnectionRegister
-from imds_proxy.server.service import DecisionMemos, Peer, Service
+from imds_proxy.server.plans import Failure, Plan
+from imds_proxy.server.service import Peer
+from imds_proxy.server.shared import Shared
 
 _MAX_BUFFERED = 65536  # bytes of requests that wait for their turn
 _LINGER = 1.0  # seconds for a refused caller to read why
+_TOUCH = 1.0  # seconds: the order in which idle connections make room is exact to this
+_NONE: Mapping[bytes, Plan] = MappingProxyType({})
 
 
-class Attribution(Protocol):
-    """Names the other end of an accepted connection."""
-
-    def begin(self, accepted: socket.socket, peer: object) -> Caller | Coroutine[Any, Any, Caller]:
-        """The caller, at once where that is cheap, else a coroutine for it; never raises."""
-
-    async def holders(self, accepted: socket.socket, peer: object) -> tuple[Caller, ...]:
-        """The processes that hold the caller's end of the connection now. Raises Refused."""
-
-    @property
-    def epoch(self) -> int:
-        """Which naming of callers is in force: those named in an earlier one are to be named again."""
+_NO_FAILURE = Failure()
 
 
-class Memos:
-    """What h11 said of heads, bounded for each caller, so that unique heads of one cannot evict the rest."""
-
-    def __init__(self, callers: int = 256, heads: int = 64) -> None:
-        self._heads = heads
-        self._memos: LRUCache[Hashable, LRUCache[bytes, Request]] = LRUCache(callers)
-
-    def of(self, caller: Hashable) -> MutableMapping[bytes, Request]:
-        """The memo of one caller."""
-        memo: LRUCache[bytes, Request] | None = self._memos.get(caller)
-        if memo is None:
-            memo = self._memos[caller] = LRUCache(self._heads)
-        return memo
-
-
-@dataclass(frozen=True, slots=True)
-class Times:
-    """Seconds: a head must be whole within `head`, an idle connection closes after `idle`, one whose
-    client does not read after `write`."""
-
-    head: float
-    idle: float
-    write: float
-
-
-@dataclass(frozen=True, slots=True)
-class Shared:
-    """What all connections of the daemon share."""
-
-    rules: HeadRules
-    service: Service
-    attribution: Attribution
-    register: ConnectionRegister[CallerConnection]
-    memos: Memos
-    times: Times
-    hosts: Callable[[object], frozenset[bytes]]
-    clock: Callable[[], float]
-    decisions: DecisionMemos = field(default_factory=DecisionMemos)
+def _nowhere(_: bytes) -> None:
+    """Where a connection writes that is not open."""
 
 
 class CallerConnection(asyncio.Protocol):
-    """A connection from accept to close. One request is answered at a time, in order."""
+    """A connection from accept to close. One request is answered at a time, in order.
+
+    `_plans` is empty unless the connection rests: its caller is known, nothing is buffered, nothing owed,
+    and the next answer need not be the last.
+    """
+
+    __slots__ = (
+        "_arrived",
+        "_blocked",
+        "_clock",
+        "_current",
+        "_draining",
+        "_ended",
+        "_epoch",
+        "_failure",
+        "_lingering",
+        "_paused",
+        "_peer",
+        "_plans",
+        "_reader",
+        "_shared",
+        "_since",
+        "_task",
+        "_touch_at",
+        "_transport",
+        "_write",
+    )
 
     def __init__(self, shared: Shared) -> None:
-        self._shared = shared
+        self._shared, self._clock = shared, shared.clock
+        self._plans, self._failure = _NONE, _NO_FAILURE
+        self._write: Callable[[bytes], None] = _nowhere
+        self._touch_at = 0.0
         self._reader = RequestReader(shared.rules, {})
         self._transport: asyncio.Transport | None = None
         self._peer: Peer | None = None
@@ -103,6 +86,7 @@ class CallerConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Accepted: looked up before a byte is read, since a caller that exits loses its name."""
         self._transport = cast(asyncio.Transport, transport)
+        self._write = self._transport.write
         self._since = self._arrived = self._shared.clock()
         if not self._shared.register.admit(self):
             # Not in the register, so nothing would end its lingering.
@@ -123,32 +107,72 @@ class CallerConnection(asyncio.Protocol):
             self._task.add_done_callback(lambda task: self._resolved(task, accepted))
 
     def data_received(self, data: bytes) -> None:
-        """Bytes of the caller."""
+        """Bytes of the caller: most often one request that is known by heart."""
+        plan = self._plans.get(data)
+        if plan is not None:
+            now = self._clock()
+            answer = plan.answer(now, self._failure)
+            if answer is not None:
+                self._since = now
+                self._write(answer)
+                if plan.closes or now >= self._touch_at:
+                    self._answered_by_heart(plan.closes, now)
+                return
+        self._received(data)
+
+    def _answered_by_heart(self, closes: bool, now: float) -> None:
+        if closes:
+            self._draining = True
+            self._rest()
+        else:
+            self._touch_at = now + _TOUCH
+            self._shared.register.touch(self)
+
+    def _received(self, data: bytes) -> None:
         if self._lingering:
             return
-        self._arrived = self._shared.clock()
+        self._arrived = self._clock()
+        out: list[bytes] = []
+        if self._plans:
+            data = self._known_by_heart(data, out)
+        self._plans = _NONE
         if not self._reader.partial:
             self._since = self._arrived
         self._reader.feed(data)
         if self._current is None and self._peer is not None:
             if self._epoch != self._shared.attribution.epoch and self._transport is not None:
+                self._write(b"".join(out))
                 self._ask_who(self._transport)
             else:
-                self._advance()
+                self._advance(out)
         if self._reader.buffered > _MAX_BUFFERED and self._transport is not None and not self._paused:
             self._paused = True
             self._transport.pause_reading()
 
+    def _known_by_heart(self, data: bytes, out: list[bytes]) -> bytes:
+        """Answers the requests at the front of a pipeline that are known; what is left of it."""
+        start = 0
+        while (end := data.find(b"\r\n\r\n", start)) >= 0:
+            plan = self._plans.get(data[start : end + 4])
+            if plan is None or plan.closes:
+                break
+            answer = plan.answer(self._arrived, self._failure)
+            if answer is None:
+                break
+            out.append(answer)
+            start = end + 4
+        return data[start:]
+
     def eof_received(self) -> bool:
         """The caller sends no more; it may still read (`nc` half-closes), so what is owed is paid."""
-        self._ended = True
+        self._ended, self._plans = True, _NONE
         if self._current is not None and self._peer is not None:
             self._shared.service.abandoned(self._peer, self._current)
         return self._current is not None or self._peer is None or self._blocked
 
     def pause_writing(self) -> None:
         """The caller does not read: nothing more is answered until it does."""
-        self._blocked = True
+        self._blocked, self._plans = True, _NONE
         self._since = self._shared.clock()
 
     def resume_writing(self) -> None:
@@ -163,17 +187,18 @@ class CallerConnection(asyncio.Protocol):
         self._shared.register.gone(self)
         if self._current is not None and self._peer is not None:
             self._shared.service.abandoned(self._peer, self._current)
-        self._transport = None
+        self._transport, self._plans, self._write = None, _NONE, _nowhere
 
     def evict(self) -> None:
         """Closes an idle connection to make room."""
+        self._plans = _NONE
         self._shared.register.gone(self)
         if self._transport is not None:
             self._transport.abort() if self._blocked else self._transport.close()
 
     def drain(self) -> None:
         """The next answer is the last."""
-        self._draining = True
+        self._draining, self._plans = True, _NONE
 
     def close_if_idle(self) -> None:
         """Closes unless a request is being answered, or may be once its caller is known."""
@@ -206,24 +231,22 @@ class CallerConnection(asyncio.Protocol):
         if not self._shared.register.assign(self, caller.identity):
             self._say_and_close(refusal_answer(TOO_MANY_CONNECTIONS))
             return
-        self._reader.memo = self._shared.memos.of(caller.identity)
-        attribution, transport = self._shared.attribution, self._transport
+        shared, transport = self._shared, self._transport
         ends = [transport.get_extra_info(f"{one}name") if transport else None for one in ("peer", "sock")]
-        self._peer = Peer(
-            caller,
-            self._shared.hosts(ends[1]),
-            self._shared.decisions.of(caller),
-            partial(attribution.holders, accepted, ends[0]),
-            self._shared.service.events.tally_of(caller),
-        )
+        hosts = shared.hosts(ends[1])
+        self._reader.memo = remembered = shared.memory.of(caller, hosts, self._epoch)
+        self._failure = shared.memory.failure_of(caller)
+        holders = partial(shared.attribution.holders, accepted, ends[0])
+        tally = shared.service.events.tally_of(caller)
+        self._peer = Peer(caller, hosts, remembered, self._failure, holders, tally)
         self._advance()
 
-    def _advance(self) -> None:
-        """Answers what has come, one write for all that needs no waiting."""
+    def _advance(self, before: list[bytes] | None = None) -> None:
+        """Answers what has come, in one write with `before`, up to what needs waiting."""
         peer, transport = self._peer, self._transport
         if peer is None or transport is None or self._lingering:
             return
-        out: list[bytes] = []
+        out: list[bytes] = before or []
         while not self._blocked:
             try:
                 request = self._reader.next()
@@ -235,7 +258,8 @@ class CallerConnection(asyncio.Protocol):
                 if request is Signal.SEND_CONTINUE:
                     out.append(CONTINUE)
                 break
-            result = self._shared.service.begin(request, peer, self._arrived)
+            known = self._reader.known if self._epoch == self._shared.attribution.epoch else None
+            result = self._shared.service.begin(request, peer, self._arrived, known)
             if not isinstance(result, Answer):
                 self._current = request
                 self._task = asyncio.get_running_loop().create_task(result)
@@ -272,9 +296,12 @@ class CallerConnection(asyncio.Protocol):
         if not self._reader.partial:  # else its time counts from its first byte
             self._since = self._shared.clock()
         self._shared.register.touch(self)
+        self._touch_at = self._since + _TOUCH
         if self._paused:
             self._paused = False
             self._transport.resume_reading()
+        if self._peer is not None and not (self._blocked or self._reader.partial or self._reader.ended):
+            self._plans = self._peer.remembered.plans
 
     def _encode(self, request: Request, answer: Answer) -> bytes:
         return answer.encode(head_only=request.method == "HEAD", keep_alive=not self._closes_after(request))
@@ -282,12 +309,12 @@ class CallerConnection(asyncio.Protocol):
     def _closes_after(self, request: Request) -> bool:
         return self._draining or not request.keep_alive
 
-    def _say_and_close(self, answer: Answer, before: Iterable[bytes] = ()) -> None:
+    def _say_and_close(self, answer: Answer, before: list[bytes] | None = None) -> None:
         """The last answer. Closes when the caller has closed, or soon: a close at once would be a reset,
         and take the answer from a caller that is still sending."""
         if self._transport is None or self._lingering:
             return
         self._lingering = self._draining = True
-        self._since = self._shared.clock()
-        self._transport.write(b"".join((*before, answer.encode(head_only=False, keep_alive=False))))
+        self._since, self._plans = self._shared.clock(), _NONE
+        self._transport.write(b"".join((*(before or ()), answer.encode(head_only=False, keep_alive=False))))
         self._transport.write_eof()

@@ -8,18 +8,17 @@ from __future__ import annotations
 import asyncio
 import math
 import traceback
-from collections.abc import Awaitable, Callable, Container, Coroutine, Hashable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cachetools import LRUCache
-
 from imds_proxy.errors import INTERNAL, LOOP, RATE, SHARED_SOCKET, TOKEN_INVALID, Refusal, Refused
-from imds_proxy.ledger.tally import CallerTally
+from imds_proxy.ledger.tally import CallerTally, Cell
 from imds_proxy.policy.caller import Caller, Identity
-from imds_proxy.policy.decision import DecisionMemo, Policy
+from imds_proxy.policy.decision import Policy
 from imds_proxy.policy.limits import CallerLimits
+from imds_proxy.policy.rules import Rule
 from imds_proxy.protocol.profile import ItemClass, Profile
 from imds_proxy.protocol.request import Request
 from imds_proxy.protocol.responses import Answer, plain, refusal_answer
@@ -27,48 +26,30 @@ from imds_proxy.protocol.session import Session, session_kind
 from imds_proxy.protocol.target import Target
 from imds_proxy.protocol.tokens import parse_ttl
 from imds_proxy.server.events import Outcome, RequestEvents
+from imds_proxy.server.memory import Remembered
+from imds_proxy.server.plans import Entry, Failure, Lasting, Plan
 from imds_proxy.server.tokendesk import ForeignDesk, TokenMaker, Verdict
 from imds_proxy.upstream.cache import AnswerCache, Served
 from imds_proxy.upstream.flight import wait_until
 from imds_proxy.upstream.reader import ServiceReader
-
-_Failure = tuple[float, str]  # when (seconds, CLOCK_BOOTTIME), and the slug or `status-N` or `left`
 
 
 async def _unknown() -> tuple[Caller, ...]:
     return ()
 
 
-class DecisionMemos:
-    """Memos of decisions by caller profile, the least recently used forgotten first."""
-
-    def __init__(self, profiles: int = 1024) -> None:
-        self._memos: LRUCache[Hashable, DecisionMemo] = LRUCache(profiles)
-
-    def of(self, caller: Caller) -> DecisionMemo:
-        """The memo for callers like this one."""
-        memo: DecisionMemo | None = self._memos.get(caller.profile)
-        if memo is None:
-            memo = self._memos[caller.profile] = DecisionMemo()
-        return memo
-
-
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """What a connection knows of its other end: the caller, the Host values it may send, what was decided
-    for callers like it, how to find the processes that hold its end (raises Refused), and its counts."""
+    """What a connection knows of its other end: the caller, the Host values it may send, what is remembered
+    for callers like it and of its client program, how to find the processes that hold its end (raises
+    Refused), and its counts."""
 
     caller: Caller
-    hosts: Container[bytes]
-    memo: DecisionMemo = field(default_factory=DecisionMemo)
+    hosts: frozenset[bytes]
+    remembered: Remembered = field(default_factory=Remembered)
+    failure: Failure = field(default_factory=Failure)
     holders: Callable[[], Awaitable[tuple[Caller, ...]]] = _unknown
     tally: CallerTally | None = None
-
-    @property
-    def client(self) -> Hashable:
-        """The client program for telling a fallback: one process where it is known."""
-        process = self.caller.process
-        return (process.pid, self.caller.start_ticks) if process else self.caller.identity
 
 
 class Service:
@@ -92,21 +73,22 @@ class Service:
         self._tokens, self._foreign, self.events = tokens, foreign, events
         self._deadline, self._clock = deadline, clock
         self.cache = cache
-        self._failed: LRUCache[Hashable, _Failure] = LRUCache(4096)
 
-    def begin(self, request: Request, peer: Peer, arrived: float) -> Answer | Coroutine[Any, Any, Answer]:
+    def begin(
+        self, request: Request, peer: Peer, arrived: float, known: bytes | None = None
+    ) -> Answer | Coroutine[Any, Any, Answer]:
         """The answer, at once where nothing has to be waited for, else a coroutine for it.
 
         `arrived` is when the last byte of the head came (seconds, CLOCK_BOOTTIME): the deadline counts
-        from there.
+        from there. `known` is the head, where it came before: a plan may be kept for it.
         """
         now = self._clock()
-        failed = self._failed.get(peer.client)
-        session = session_kind(request.is_put, request.token is not None, failed and failed[0], now)
+        session = session_kind(request.is_put, request.token is not None, peer.failure.at, now)
         if peer.caller.is_self:
             return self._refuse(request, peer, session, Refused(LOOP))
+        memo = peer.remembered.decisions
         if self.policy.mode == "passthrough":
-            decision = self.policy.decide(request, session, peer.hosts, peer.caller, peer.memo)
+            decision = self.policy.decide(request, session, peer.hosts, peer.caller, memo)
             return self._finish(
                 request, peer, session, decision.would_refuse, lambda: self._pass(request), arrived
             )
@@ -119,13 +101,13 @@ class Service:
             if verdict is Verdict.FOREIGN and self._foreign.is_accepted(request.token, identity):
                 verdict = Verdict.VALID
         decision = self.policy.decide(
-            request, session, peer.hosts, peer.caller, peer.memo, verdict is Verdict.ELSEWHERE
+            request, session, peer.hosts, peer.caller, memo, verdict is Verdict.ELSEWHERE
         )
         if decision.refusal is not None:
             return self._refuse(request, peer, session, Refused(decision.refusal))
         wait = self.limits.hit(identity, decision.rule, now)
         if session is Session.TOKEN:
-            return self._token(request, peer, arrived, wait)
+            return self._token(request, peer, arrived, wait, known)
         if wait:
             return self._refuse(request, peer, session, _too_fast(wait, "limits.hits, or its rule's rate"))
         if verdict is Verdict.INVALID:
@@ -133,10 +115,15 @@ class Service:
         foreign = verdict is Verdict.FOREIGN
         cached = decision.rule is None or decision.rule.cache
         if cached and not foreign and not decision.exclusive:
-            answer = self.cache.fresh(request.target, now)
-            if answer is not None:
-                self._record(request, peer, session, answer.status, None, decision.would_refuse)
-                return answer
+            entry = self.cache.entry(request.target, now)
+            if entry is not None:
+                entry.hits += 1
+                entry.used = True
+                self._record(request, peer, session, entry.answer.status, None, decision.would_refuse)
+                if known is not None and entry.answer.status == 200 and decision.would_refuse is None:
+                    wire = entry.wire(request.method == "HEAD", request.keep_alive)
+                    self._learn(known, request, peer, session, decision.rule, entry, wire)
+                return entry.answer
 
         async def work() -> Served:
             if decision.exclusive:
@@ -161,20 +148,45 @@ class Service:
     def abandoned(self, peer: Peer, request: Request) -> None:
         """The client left before its answer: for a hardened one, a failure that a plain GET may follow."""
         if request.is_put or request.token is not None:
-            self._failed[peer.client] = self._clock(), "left"
+            peer.failure.note(self._clock(), "left")
+
+    def _learn(
+        self,
+        known: bytes,
+        request: Request,
+        peer: Peer,
+        session: Session,
+        rule: Rule | None,
+        entry: Entry,
+        wire: bytes,
+    ) -> None:
+        """Keeps how this request was answered (allowed, nothing to report), for the next with its head."""
+        now, identity, until = self._clock(), peer.caller.identity, math.inf
+        if session is Session.HARDENED and request.token is not None:
+            until = self._tokens.valid_until(request.token, identity)
+        cell = _cell_of(request, peer, session)
+        if session is Session.FALLBACK or now >= until or cell is None:
+            return
+        bucket = self.limits.bucket(identity, rule, now)
+        closes = not request.keep_alive
+        plan = Plan(wire, entry, until, self, self.policy, bucket, cell, self.events.bump, closes)
+        peer.remembered.keep(known, plan)
 
     def _token(
-        self, request: Request, peer: Peer, arrived: float, wait: float
+        self, request: Request, peer: Peer, arrived: float, wait: float, known: bytes | None
     ) -> Answer | Coroutine[Any, Any, Answer]:
         identity = peer.caller.identity
         try:
             ttl = parse_ttl(request.ttl, self._profile)
         except Refused as error:
             return self._refuse(request, peer, Session.TOKEN, error)
-        token = self._tokens.again(identity, ttl)
-        if token is not None and not wait:
-            answer = _token_answer(token)
+        again = self._tokens.again(identity, ttl)
+        if again is not None and not wait:
+            answer = _token_answer(again.token)
             self._record(request, peer, Session.TOKEN, answer.status, None, None)
+            if known is not None:
+                wire = answer.encode(head_only=False, keep_alive=request.keep_alive)
+                self._learn(known, request, peer, Session.TOKEN, None, Lasting(again.until), wire)
             return answer
 
         async def issue() -> Served:
@@ -273,14 +285,12 @@ class Service:
         stale: bool = False,
     ) -> None:
         if status != 200 and session in (Session.TOKEN, Session.HARDENED):
-            self._failed[peer.client] = self._clock(), error.refusal.slug if error else f"status-{status}"
-        if error is None and would_refuse is None and not stale and peer.tally is not None:
-            path = None if request.is_put else request.target.path
-            cell = peer.tally.cells.get((path, session, request.agent, None))
+            peer.failure.note(self._clock(), error.refusal.slug if error else f"status-{status}")
+        if error is None and would_refuse is None and not stale:
+            cell = _cell_of(request, peer, session)
             if cell is not None:
                 self.events.bump(cell)
                 return
-        failed = self._failed.get(peer.client) if session is Session.FALLBACK else None
         self.events.record(
             Outcome(
                 caller=peer.caller,
@@ -292,10 +302,16 @@ class Service:
                 detail=error.detail if error else "",
                 stale=stale,
                 agent=request.agent,
-                cause=failed[1] if failed else "",
+                cause=peer.failure.why if session is Session.FALLBACK else "",
             ),
             peer.tally or self.events.tally_of(peer.caller),
         )
+
+
+def _cell_of(request: Request, peer: Peer, session: Session) -> Cell | None:
+    """Where requests like this one are counted that were allowed, with nothing to say, if one was."""
+    path = None if request.is_put else request.target.path
+    return peer.tally.cells.get((path, session, request.agent, None)) if peer.tally is not None else None
 
 
 def _too_fast(wait: float, which: str) -> Refused:

@@ -6,8 +6,10 @@ Ties the token book (policy) to the issuer (upstream); knows nothing of connecti
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
@@ -21,6 +23,8 @@ from imds_proxy.protocol.tokens import NONCE, Seal, is_token, token_hash
 from imds_proxy.upstream.flight import SingleFlight
 from imds_proxy.upstream.reader import ServiceReader
 from imds_proxy.upstream.tokens import TokenIssuer
+
+_NOTE_AHEAD = 1.0  # seconds: an identity that asks again and again needs a note in the book once a second
 
 
 class Verdict(Enum):
@@ -42,7 +46,7 @@ class TokenMaker(Protocol):
     async def prepare(self) -> None:
         """Makes `judge` able to tell. Raises Refused (503)."""
 
-    def again(self, identity: Identity, ttl: int) -> str | None:
+    def again(self, identity: Identity, ttl: int) -> Again | None:
         """A token without waiting, if there is one."""
 
     async def issue(self, identity: Identity, ttl: int) -> str:
@@ -50,6 +54,19 @@ class TokenMaker(Protocol):
 
     def judge(self, token: str, identity: Identity, now: float) -> Verdict:
         """What is known of a presented token."""
+
+    def valid_until(self, token: str, identity: Identity) -> float:
+        """Before which time `judge` will call it valid for this identity; minus infinity where that is not
+        known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """A token for a caller that asks again. Before `until` it may be given for the same question once more,
+    without a note in the book."""
+
+    token: str = field(repr=False)
+    until: float
 
 
 class RealTokens:
@@ -63,13 +80,14 @@ class RealTokens:
     async def prepare(self) -> None:
         """The book is always there."""
 
-    def again(self, identity: Identity, ttl: int) -> str | None:
+    def again(self, identity: Identity, ttl: int) -> Again | None:
         """The token that this identity has for this TTL, promised anew."""
         issued = self._issuer.again(identity, ttl)
         if issued is None:
             return None
-        self._book.give(token_hash(issued.token), identity, issued.promised_until)
-        return issued.token
+        promised = issued.promised_until + _NOTE_AHEAD
+        self._book.give(token_hash(issued.token), identity, promised)
+        return Again(issued.token, min(promised - ttl, issued.same_until))
 
     async def issue(self, identity: Identity, ttl: int) -> str:
         """One PUT upstream for each identity and TTL. Raises Refused(token-unavailable)."""
@@ -88,6 +106,11 @@ class RealTokens:
             return Verdict.INVALID
         return Verdict.VALID if grant.identity == identity else Verdict.ELSEWHERE
 
+    def valid_until(self, token: str, identity: Identity) -> float:
+        """As promised; a promise only ever grows."""
+        grant = self._book.find(token_hash(token))
+        return grant.expires if grant is not None and grant.identity == identity else -math.inf
+
 
 class SealedTokens:
     """Tokens minted here. The seal needs the instance id, so the first one waits for the service."""
@@ -102,19 +125,20 @@ class SealedTokens:
         """Whether the seal is there."""
         return self._seal is not None
 
-    def again(self, identity: Identity, ttl: int) -> str | None:
-        """Minting waits for nothing once the seal is there."""
+    def again(self, identity: Identity, ttl: int) -> Again | None:
+        """Minting waits for nothing once the seal is there. Each token is another one."""
         if self._seal is None:
             return None
-        return self._seal.mint(_name(identity), self._clock() + ttl, secrets.token_bytes(NONCE))
+        token = self._seal.mint(_name(identity), self._clock() + ttl, secrets.token_bytes(NONCE))
+        return Again(token, -math.inf)
 
     async def issue(self, identity: Identity, ttl: int) -> str:
         """A fresh token. Raises Refused while the seal cannot be made."""
         await self.prepare()
-        token = self.again(identity, ttl)
-        if token is None:
+        again = self.again(identity, ttl)
+        if again is None:
             raise AssertionError("the seal was made")
-        return token
+        return again.token
 
     async def prepare(self) -> None:
         """Makes the seal once. Raises Refused when the instance id cannot be read."""
@@ -129,6 +153,11 @@ class SealedTokens:
         if self._seal is None or owner is None:
             return Verdict.FOREIGN
         return Verdict.VALID if self._seal.is_for(owner, _name(identity)) else Verdict.ELSEWHERE
+
+    def valid_until(self, token: str, identity: Identity) -> float:
+        """By the seal."""
+        opened = self._seal.expiry(token, _name(identity)) if self._seal else None
+        return -math.inf if opened is None else opened
 
 
 class ForeignDesk:

@@ -79,10 +79,15 @@ class AnswerCache:
         if not rules.enabled:
             self._store.forget_where(lambda _: True)
 
+    def entry(self, target: Target, now: float) -> Stored | None:
+        """What is kept of it, if it is there and in its time: good as long as `now` is before its `until`."""
+        stored = self._store.get(target.key)
+        return None if stored is None or now >= stored.until else stored
+
     def fresh(self, target: Target, now: float) -> Answer | None:
         """The answer, if it is there and in its time."""
-        stored = self._store.get(target.key)
-        if stored is None or now >= stored.lifetime.fresh_until or stored.jumps != self._jumps(stored.item):
+        stored = self.entry(target, now)
+        if stored is None:
             return None
         stored.hits += 1
         stored.used = True
@@ -192,7 +197,10 @@ class AnswerCache:
         now = self._clock()
         date = next((value for name, value in answer.headers if name.lower() == b"date"), None)
         if date is not None and (seconds := http_date(date)) is not None:
+            jumps = self._service_clock.jumps
             self._service_clock.heard(seconds, now)
+            if self._service_clock.jumps != jumps:
+                self._end_credentials()
         self._note_roles(target, item, answer, now)
         lifetime = self._lifetime(target, item, answer, now) if self._rules.enabled else None
         if lifetime is None:
@@ -206,6 +214,12 @@ class AnswerCache:
             owner = old.owner
         stored = Stored(target, item, kept, lifetime, owner, self._jumps(item), old.hits if old else 0)
         self._store.put(target.key, stored)
+
+    def _end_credentials(self) -> None:
+        """The service's clock was set: their times tell nothing any more."""
+        for _, stored in self._store.items():
+            if stored.item is ItemClass.CREDENTIALS:
+                stored.until = -math.inf
 
     def _lifetime(self, target: Target, item: ItemClass, answer: Answer, now: float) -> Lifetime | None:
         if item is ItemClass.CREDENTIALS and answer.status == 200:

@@ -5,9 +5,10 @@ Knows nothing of time: whoever takes an answer out judges it.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from imds_proxy.policy.freshness import Lifetime
 from imds_proxy.protocol.profile import ItemClass
@@ -20,7 +21,11 @@ _SHARE = 4  # one caller has at most a quarter
 
 @dataclass(slots=True)
 class Stored:
-    """One answer, who asked for it first, and how it is used. `jumps` is of the service's clock."""
+    """One answer, who asked for it first, and how it is used. `jumps` is of the service's clock.
+
+    `until` is for whoever holds on to it: it is fresh before that time, and never again once it is no longer
+    kept.
+    """
 
     target: Target
     item: ItemClass
@@ -30,11 +35,22 @@ class Stored:
     jumps: int
     hits: int = 0
     used: bool = False  # since it was put here
+    until: float = -math.inf
+    _seen_hits: int = -1
+    _wires: dict[tuple[bool, bool], bytes] = field(default_factory=dict, repr=False)
 
     @property
     def cost(self) -> int:
         """Bytes, about."""
         return _OVERHEAD + len(self.answer.body) + 2 * len(self.target.path) + len(self.target.query or "")
+
+    def wire(self, head_only: bool, keep_alive: bool) -> bytes:
+        """The answer's bytes, made once."""
+        found = self._wires.get((head_only, keep_alive))
+        if found is None:
+            found = self.answer.encode(head_only=head_only, keep_alive=keep_alive)
+            self._wires[head_only, keep_alive] = found
+        return found
 
 
 class AnswerStore:
@@ -74,6 +90,7 @@ class AnswerStore:
         if stored.cost > self._size // _SHARE:
             return
         owner = stored.owner
+        stored.until, stored._seen_hits = stored.lifetime.fresh_until, stored.hits
         self._stored[key] = stored
         self._owned.setdefault(owner, OrderedDict())[key] = None
         self._bytes[owner] = self._bytes.get(owner, 0) + stored.cost
@@ -88,6 +105,7 @@ class AnswerStore:
         stored = self._stored.pop(key, None)
         if stored is None:
             return
+        stored.until = -math.inf
         owned = self._owned[stored.owner]
         del owned[key]
         self._bytes[stored.owner] -= stored.cost
@@ -111,4 +129,12 @@ class AnswerStore:
             self._evict(max(self._bytes, key=lambda owner: self._bytes[owner]))
 
     def _evict(self, owner: Hashable) -> None:
-        self.forget(next(iter(self._owned[owner])))
+        owned = self._owned[owner]
+        for key in list(owned):
+            stored = self._stored[key]
+            if stored.hits == stored._seen_hits:
+                break
+            # Whoever holds on to an answer does not ask for it again: its hits tell that it is in use.
+            stored._seen_hits = stored.hits
+            owned.move_to_end(key)
+        self.forget(next(iter(owned)))

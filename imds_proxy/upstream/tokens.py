@@ -140,10 +140,12 @@ class TokenKeeper:
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """A token for a caller, and until when it is promised here (seconds, CLOCK_BOOTTIME)."""
+    """A token for a caller, until when it is promised here, and before which time the same question has the
+    same answer (seconds, CLOCK_BOOTTIME)."""
 
     token: str = field(repr=False)
     promised_until: float
+    same_until: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +154,12 @@ class _Lent:
     expires: float
     asked: int  # seconds of life that the service was asked for
 
-    def covers(self, ttl: int, now: float) -> bool:
+    def covers_until(self, ttl: int) -> float:
         # Of the provider's longest TTL nothing can be spared: nine tenths of it must do.
-        return self.expires - now >= min(ttl, 0.9 * self.asked)
+        return self.expires - min(ttl, 0.9 * self.asked)
+
+    def issued(self, ttl: int, now: float) -> Issued:
+        return Issued(self.token, now + ttl, self.covers_until(ttl))
 
 
 class TokenIssuer:
@@ -173,9 +178,9 @@ class TokenIssuer:
     def again(self, owner: Hashable, ttl: int) -> Issued | None:
         """The token that this owner already has for this TTL, if it still covers what is asked."""
         held, now = self._held_by(owner, ttl), self._clock()
-        if held is None or not held.covers(ttl, now):
+        if held is None or now > held.covers_until(ttl):
             return None
-        return Issued(held.token, now + ttl)
+        return held.issued(ttl, now)
 
     async def issue(self, owner: Hashable, ttl: int) -> Issued:
         """A token for `owner`, valid for `ttl` seconds. Raises Refused(token-unavailable)."""
@@ -187,7 +192,7 @@ class TokenIssuer:
             # An owner that asks for ever other TTLs gets one token that covers them all.
             life = self._profile.ttl_max
         held = await asyncio.shield(self._flight.join((owner, life), lambda: self._ask(owner, ttl, life)))
-        return Issued(held.token, self._clock() + ttl)
+        return held.issued(ttl, self._clock())
 
     def _held_by(self, owner: Hashable, ttl: int) -> _Lent | None:
         lent = self._lent.get(owner, {})

@@ -15,6 +15,7 @@ from attack import say
 from imds_proxy.emulator.service import Emulator
 from imds_proxy.protocol.responses import plain
 from imds_proxy.protocol.tokens import Seal
+from imds_proxy.server.tokendesk import Again
 from imds_proxy.upstream.tokens import Issued
 from proxy import TOKEN_HEADER, Proxy, running_proxy
 
@@ -147,5 +148,5 @@ def test_37_the_daemon_leaves_no_core_and_lets_nobody_of_its_user_look_in(servic
 
 
 def test_37_values_that_hold_secrets_do_not_show_them() -> None:
-    for value in (plain(200, b"s3cret"), Seal(b"s3cret"), Issued("s3cret", 1.0)):
+    for value in (plain(200, b"s3cret"), Seal(b"s3cret"), Issued("s3cret", 1.0, 1.0), Again("s3cret", 1.0)):
         assert "s3cret" not in repr(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import dataclass, field
 
 from imds_proxy.policy.caller import Identity
@@ -47,6 +48,8 @@ def test_a_token_is_valid_for_its_identity_until_the_promised_second() -> None:
     assert tokens.judge(token, ALICE, 9.9) is Verdict.VALID
     assert tokens.judge(token, ALICE, 10.0) is Verdict.INVALID
     assert tokens.judge(token, BOB, 5.0) is Verdict.ELSEWHERE
+    assert tokens.valid_until(token, ALICE) == 10.0
+    assert tokens.valid_until(token, BOB) == tokens.valid_until("made-up", ALICE) == -math.inf
 
 
 def test_giving_a_token_again_renews_its_promise() -> None:
@@ -54,7 +57,9 @@ def test_giving_a_token_again_renews_its_promise() -> None:
     tokens = real_tokens(clock)
     first = asyncio.run(tokens.issue(ALICE, 10))
     clock.now = 8.0
-    assert tokens.again(ALICE, 10) == first
+    again = tokens.again(ALICE, 10)
+    assert again is not None
+    assert (again.token, again.until) == (first, 9.0)  # a second later its promise must be noted anew
     assert tokens.judge(first, ALICE, 17.0) is Verdict.VALID
 
 
@@ -74,6 +79,8 @@ def test_sealed_tokens_are_bound_and_expire() -> None:
     assert tokens.judge(token, ALICE, 9.0) is Verdict.VALID
     assert tokens.judge(token, BOB, 9.0) is Verdict.ELSEWHERE
     assert tokens.judge(token, ALICE, 10.0) is Verdict.FOREIGN
+    assert tokens.valid_until(token, ALICE) == 10.0
+    assert tokens.valid_until(token, BOB) == tokens.valid_until("made-up", ALICE) == -math.inf
 
 
 @dataclass

@@ -1,0 +1,88 @@
+"""Answers known by heart: what a request did before, it does again while everything it rests on still holds.
+
+A plan is kept under the exact bytes of a head, for callers that are alike (see `memory`). It is made only
+where nothing was refused or to be reported, so it decides nothing: it checks that the policy, the answer,
+the token and the client are what they were, takes from the caller's bucket, and counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from imds_proxy.ledger.tally import Cell
+from imds_proxy.policy.bucket import TokenBucket
+from imds_proxy.policy.decision import Policy
+from imds_proxy.protocol.session import FALLBACK_WINDOW
+
+
+class Failure:
+    """When a client's hardened call failed last (seconds, CLOCK_BOOTTIME), and why: a slug, `status-N` or
+    `left`. A plain GET after it is a fallback. One for each client, shared by its connections."""
+
+    __slots__ = ("at", "why")
+
+    def __init__(self) -> None:
+        self.at, self.why = float("-inf"), ""
+
+    def note(self, now: float, why: str) -> None:
+        """It failed."""
+        self.at, self.why = now, why
+
+
+class Entry(Protocol):
+    """What is answered, good before `until`, and how often it was."""
+
+    until: float
+    hits: int
+    used: bool
+
+
+@dataclass(slots=True)
+class Lasting:
+    """An answer that is good until its time, whatever happens."""
+
+    until: float
+    hits: int = 0
+    used: bool = False
+
+
+class InForce(Protocol):
+    """Who knows the policy in force. Every reload makes another one, also one that changes limits only."""
+
+    policy: Policy
+
+
+@dataclass(slots=True, eq=False)
+class Plan:
+    """`wire` answers the head; `until` is when what the caller presented ends; `closes` the connection."""
+
+    wire: bytes
+    entry: Entry
+    until: float
+    service: InForce
+    policy: Policy
+    bucket: TokenBucket
+    cell: Cell
+    bump: Callable[[Cell], None]
+    closes: bool
+
+    def answer(self, now: float, failure: Failure) -> bytes | None:
+        """The bytes of the answer, counted; None where it has to be worked out anew."""
+        entry = self.entry
+        if (
+            now < entry.until
+            and now < self.until
+            and self.policy is self.service.policy
+            and now - failure.at > FALLBACK_WINDOW
+            and self.bucket.take(now)
+        ):
+            entry.hits += 1
+            entry.used = True
+            if self.cell.count:
+                self.cell.count += 1  # as `bump` would, without a call
+            else:
+                self.bump(self.cell)
+            return self.wire
+        return None
