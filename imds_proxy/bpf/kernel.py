@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 _SYSCALL = {"x86_64": 321, "aarch64": 280}
-_MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _PROG_LOAD, _INFO, _LINK_CREATE, _LINK_UPDATE = 0, 1, 2, 5, 15, 28, 29
+_MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _PROG_LOAD, _PIN, _PINNED = 0, 1, 2, 5, 6, 7
+_INFO, _LINK_CREATE, _LINK_UPDATE = 15, 28, 29
 _ARRAY, _LRU_HASH = 2, 9
 _LOG_SIZE = 65536
 _LICENCE, _NAME = b"Apache-2.0", b"imds_proxy"
@@ -120,6 +121,16 @@ class Bpf:
     def replace(self, link: int, program: int) -> None:
         """Puts another program in the place of a link's: no connect comes between."""
         self._call(_LINK_UPDATE, struct.pack("=IIII", link, program, 0, 0), "link")
+
+    def pin(self, descriptor: int, path: str) -> None:
+        """Makes a link outlive its holders, at a path below a mount of bpffs; to remove it is to detach."""
+        name = ctypes.create_string_buffer(path.encode())
+        self._call(_PIN, struct.pack("=QII", ctypes.addressof(name), descriptor, 0), "pin")
+
+    def pinned(self, path: str) -> int:
+        """The descriptor of what is pinned at a path. Raises FileNotFoundError."""
+        name = ctypes.create_string_buffer(path.encode())
+        return self._call(_PINNED, struct.pack("=QII", ctypes.addressof(name), 0, 0), "pinned link")
 
     def _info(self, descriptor: int, size: int) -> bytes | None:
         answer = ctypes.create_string_buffer(size)
