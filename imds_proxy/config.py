@@ -14,6 +14,7 @@ from typing import Literal, get_args
 
 from imds_proxy.config_document import ConfigError, ConfigErrors, read_document
 from imds_proxy.config_file import FileRefused, read_text
+from imds_proxy.config_intercept import Intercept, intercept_conflicts
 from imds_proxy.config_reader import KeyDoc, SectionReader, describe_section, key
 from imds_proxy.config_rules import Policy, rule_conflicts
 from imds_proxy.config_sections import CONNECTING, Admin, Cache, Limits, Log, LogFormat, Upstream
@@ -38,6 +39,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "ConfigErrors",
+    "Intercept",
     "KeyDoc",
     "Limits",
     "Log",
@@ -122,6 +124,7 @@ class Config:
     limits: Limits = field(default=Limits())
     cache: Cache = field(default=Cache())
     log: Log = field(default=Log())
+    intercept: Intercept = field(default=Intercept())
     admin: Admin = field(default_factory=Admin)
 
 
@@ -207,6 +210,7 @@ def _conflicts(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
             f"limits.target ({limits.target} bytes) does not fit into limits.head ({limits.head} bytes)",
         )
     yield from rule_conflicts(config.policy)
+    yield from intercept_conflicts(config.intercept, config.listen, upstream.address)
     for address in config.listen:
         if _meets(address, upstream.address):
             yield (

@@ -9,7 +9,7 @@ import errno
 import secrets
 from contextlib import suppress
 
-from imds_proxy.intercept.libnftables import LowDescriptor, Nftables, NftError
+from imds_proxy.intercept.libnftables import Nftables, NftError
 from imds_proxy.intercept.redirect import InterceptError, Plan, RedirectStatus
 from imds_proxy.intercept.ruleset import PREFIX, removal, renewal, table
 
@@ -19,7 +19,6 @@ class NftablesRedirect:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._descriptor = LowDescriptor()
         self._nft: Nftables | None = None
         self._name, self._owned = "", False
         self._listing = ""
@@ -29,17 +28,12 @@ class NftablesRedirect:
         """See `Redirect.up`."""
         if self._nft is not None:
             return
-        self._descriptor.give()
+        nft = Nftables()
         try:
-            nft = Nftables()
-            try:
-                self._make(nft)
-            except NftError as error:
-                nft.close()
-                raise refused(error) from None
-        except InterceptError:
-            self._descriptor.keep()
-            raise
+            self._make(nft)
+        except NftError as error:
+            nft.close()
+            raise refused(error) from None
         self._nft = nft
 
     def _make(self, nft: Nftables) -> None:
@@ -125,7 +119,6 @@ class NftablesRedirect:
         if self._nft is not None:
             self._nft.close()
             self._nft = None
-            self._descriptor.keep()
 
     def _list(self, nft: Nftables) -> str:
         """The table's rules, without what changes by itself. Raises NftError."""

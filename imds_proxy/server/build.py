@@ -156,7 +156,18 @@ def apply(daemon: Daemon, config: Config) -> Daemon:
 
 def needs_restart(old: Config, new: Config) -> list[str]:
     """The keys that differ and are read at the start only."""
-    names = ("provider", "listen", "hop_limit", "upstream", "tokens", "state", "attribution", "log", "admin")
+    names = (
+        "provider",
+        "listen",
+        "hop_limit",
+        "upstream",
+        "tokens",
+        "state",
+        "attribution",
+        "log",
+        "intercept",
+        "admin",
+    )
     return [name for name in names if getattr(old, name) != getattr(new, name)]
 
 

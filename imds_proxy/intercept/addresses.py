@@ -1,0 +1,143 @@
+"""The listener's own address: a /32 (or /128) on `lo`, over rtnetlink.
+
+Given for a time, and renewed, unless it is to stay: so a daemon that was killed leaves none for long. Ours
+are told from an operator's by the flag `noprefixroute`, which has no effect there.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+import struct
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from imds_proxy.intercept.redirect import InterceptError
+
+# linux/rtnetlink.h, linux/if_addr.h, linux/netlink.h
+_NEW, _DELETE, _GET = 20, 21, 22
+_REQUEST, _ACK, _REPLACE, _CREATE, _DUMP = 0x1, 0x4, 0x100, 0x400, 0x300
+_ERROR, _DONE = 2, 3
+_ADDRESS, _LOCAL, _CACHE_INFO, _FLAGS = 1, 2, 6, 8
+_NO_DAD, _NO_PREFIX_ROUTE = 0x02, 0x200
+_HOST_SCOPE = 254  # never chosen as the source of what leaves the machine
+_FOREVER = 0xFFFFFFFF
+
+_HEADER = struct.Struct("=IHHII")
+_MESSAGE = struct.Struct("=BBBBI")  # ifaddrmsg: family, prefix length, flags, scope, interface
+_ATTRIBUTE = struct.Struct("=HH")
+_LIFETIME = struct.Struct("=IIII")  # preferred, valid, created, changed
+_TIMEOUT = struct.pack("@ll", 2, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Which interface has an address, and whether we gave it to it."""
+
+    interface: str
+    ours: bool
+
+
+def holder(host: str) -> Holder | None:
+    """The interface that has the address now. Raises OSError."""
+    packed = ipaddress.ip_address(host).packed
+    with _rtnetlink() as wire:
+        message = _MESSAGE.pack(_family(packed), 0, 0, 0, 0)
+        for index, attributes in _answers(wire, _GET, _REQUEST | _DUMP, message):
+            if attributes.get(_LOCAL, attributes.get(_ADDRESS)) == packed:
+                flags = int.from_bytes(attributes.get(_FLAGS, b""), sys.byteorder)
+                interface = _name(index)
+                return Holder(interface, interface == "lo" and bool(flags & _NO_PREFIX_ROUTE))
+    return None
+
+
+def hold(host: str, seconds: int | None) -> None:
+    """Gives `lo` the address for so long (None: until it is dropped), or for so much longer.
+
+    Raises InterceptError, and OSError of the kernel; EACCES or EOPNOTSUPP: there is no IPv6 here.
+    """
+    found = holder(host)
+    if found is not None and not found.ours:
+        if found.interface == "lo":
+            return  # an operator gave it, and keeps it
+        raise InterceptError(
+            "address-in-use",
+            f"{host} is already an address of {found.interface}",
+            "set intercept.address to one that is free",
+        )
+    until = seconds if seconds is not None else _FOREVER
+    attributes = _attribute(_CACHE_INFO, _LIFETIME.pack(until, until, 0, 0))
+    attributes += _attribute(_FLAGS, struct.pack("=I", _NO_DAD | _NO_PREFIX_ROUTE))
+    _change(_NEW, host, attributes, _REPLACE | _CREATE)
+
+
+def drop(host: str) -> bool:
+    """Takes the address from `lo` if it is ours; whether it was. Raises OSError."""
+    found = holder(host)
+    if found is None or not found.ours:
+        return False
+    _change(_DELETE, host, b"", 0)
+    return True
+
+
+def _change(kind: int, host: str, attributes: bytes, flags: int) -> None:
+    packed = ipaddress.ip_address(host).packed
+    message = _MESSAGE.pack(_family(packed), len(packed) * 8, 0, _HOST_SCOPE, socket.if_nametoindex("lo"))
+    message += _attribute(_LOCAL, packed) + _attribute(_ADDRESS, packed) + attributes
+    with _rtnetlink() as wire:
+        for _ in _answers(wire, kind, _REQUEST | _ACK | flags, message):
+            pass
+
+
+def _answers(
+    wire: socket.socket, kind: int, flags: int, message: bytes
+) -> Iterator[tuple[int, dict[int, bytes]]]:
+    """Asks, and yields interface and attributes of each address in the answer. Raises OSError."""
+    wire.send(_HEADER.pack(_HEADER.size + len(message), kind, flags, 1, 0) + message)
+    while True:
+        data = wire.recv(65536)
+        while len(data) >= _HEADER.size:
+            length, answered, _, _, _ = _HEADER.unpack_from(data)
+            body, data = data[_HEADER.size : length], data[(length + 3) & ~3 :]
+            if answered == _DONE:
+                return
+            if answered == _ERROR:
+                code = -int(struct.unpack_from("=i", body)[0])
+                if code:
+                    raise OSError(code, os.strerror(code))
+                return
+            if answered == _NEW:
+                yield _MESSAGE.unpack_from(body)[4], dict(_parsed(body[_MESSAGE.size :]))
+
+
+def _parsed(raw: bytes) -> Iterator[tuple[int, bytes]]:
+    while len(raw) >= _ATTRIBUTE.size:
+        length, kind = _ATTRIBUTE.unpack_from(raw)
+        if length < _ATTRIBUTE.size:
+            return
+        yield kind, raw[_ATTRIBUTE.size : length]
+        raw = raw[(length + 3) & ~3 :]
+
+
+def _attribute(kind: int, value: bytes) -> bytes:
+    length = _ATTRIBUTE.size + len(value)
+    return _ATTRIBUTE.pack(length, kind) + value + bytes(-length % 4)
+
+
+def _rtnetlink() -> socket.socket:
+    wire = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+    wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEOUT)
+    return wire
+
+
+def _family(packed: bytes) -> int:
+    return socket.AF_INET if len(packed) == 4 else socket.AF_INET6
+
+
+def _name(index: int) -> str:
+    try:
+        return socket.if_indextoname(index)
+    except OSError:
+        return f"interface {index}"
