@@ -78,6 +78,8 @@ class SectionReader:
         title = quoted(prefix.rstrip(".")) if prefix else "a configuration"
         if isinstance(node, Scalar) and node.tag == "null":  # all its keys are commented out
             return default
+        if isinstance(node, Scalar) and (switched := _switched(default, node.text)) is not None:
+            return switched
         if not isinstance(node, Section):
             self._error(node.line, prefix, f"{title} is a mapping of keys to values")
             return default
@@ -166,3 +168,11 @@ class SectionReader:
             hint = ""
         where = f" in {quoted(prefix.rstrip('.'))}" if prefix else ""
         return f"unknown key {quoted(key)}{where}; {hint}allowed is {', '.join(known)}"
+
+
+def _switched(default: Any, text: str) -> Any:
+    """A section that has `enabled`, for the one word that may stand in its place; None for another word."""
+    switches = {"off": False, "false": False, "on": True, "true": True}
+    if text not in switches or all(item.name != "enabled" for item in fields(default)):
+        return None
+    return replace(default, enabled=switches[text])

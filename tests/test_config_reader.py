@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import pytest
+
 from imds_proxy.config_document import read_document
 from imds_proxy.config_reader import KeyDoc, SectionReader, describe_section, key
+from imds_proxy.config_rules import Flag
 from imds_proxy.config_values import Count, Word
 
 
@@ -15,9 +18,16 @@ class Inner:
 
 
 @dataclass(frozen=True, slots=True)
+class Switched:
+    enabled: bool = field(default=True, metadata=key(Flag(), "Whether."))
+    count: int = field(default=3, metadata=key(Count(1, 9), "How many."))
+
+
+@dataclass(frozen=True, slots=True)
 class Outer:
     words: tuple[str, ...] = field(default=("a",), metadata=key(Word(("a", "b")), "Which.", many=True))
     inner: Inner = Inner()
+    part: Switched = Switched()
 
 
 def read(text: str) -> tuple[object, SectionReader]:
@@ -45,4 +55,22 @@ def test_a_section_describes_its_keys_in_order() -> None:
     assert describe_section(Outer()) == (
         KeyDoc("words", "a list, each a | b", "[a]", "Which."),
         KeyDoc("inner.count", "a whole number from 1 to 9", "3", "How many."),
+        KeyDoc("part.enabled", "true or false", "true", "Whether."),
+        KeyDoc("part.count", "a whole number from 1 to 9", "3", "How many."),
     )
+
+
+@pytest.mark.parametrize(
+    ("word", "enabled"), [("off", False), ("false", False), ("on", True), ("true", True)]
+)
+def test_a_section_that_can_be_switched_takes_one_word_for_it(word: str, enabled: bool) -> None:
+    value, reader = read(f"part: {word}\n")
+    assert value == Outer(part=Switched(enabled=enabled))
+    assert reader.errors == []
+
+
+@pytest.mark.parametrize("text", ["part: never\n", "part: 0\n", "inner: off\n"])
+def test_another_word_or_another_section_is_an_error(text: str) -> None:
+    value, reader = read(text)
+    assert value == Outer()
+    assert "is a mapping" in reader.errors[0].message

@@ -24,7 +24,7 @@ def test_what_is_left_out_of_a_section_has_its_default() -> None:
     ("text", "said"),
     [
         ("cache: {enabled: off}", "true or false"),
-        ("cache: off", "mapping"),
+        ("cache: never", "mapping"),
         ("cache: {volatile: 10m}", "to 5m"),
         ("cache: {entries: 3}", "16 to 1000000"),
         ("cache: {credentials: 1h}", "unknown key 'credentials' in 'cache'; allowed is enabled"),

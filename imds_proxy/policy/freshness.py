@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from imds_proxy.protocol.credentials import CredentialTimes
 from imds_proxy.protocol.profile import ItemClass
@@ -17,8 +17,8 @@ _SERVED_STALE = frozenset({ItemClass.STATIC, ItemClass.SLOW})
 # Of a set's last `_LEAD`, in which the service offers its successor (documented: 30 minutes, of 6 hours).
 _LEAD, _LEAD_PART = 1800.0, 1 / 12
 _URGENT_PART, _LAST_PART = 1 / 2, 1 / 6  # 15 and 5 minutes: SDKs ask on every use; too short to hand out
-_SOON_PART, _AT_ONCE_PART = 1 / 180, 1 / 1800  # 10 s and 1 s
-_JUMP = 5.0  # seconds; more than a Date's second and the way of an answer
+_SOON_PART, _SOONEST = 1 / 180, 1.0  # 10 s; seconds, for a set that lives for minutes only
+_JUMP = 5.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,14 @@ class Lifetime:
     stale_until: float
     urgent_from: float = math.inf
     renew_at: float | None = None
+
+    def at_most(self, fresh_until: float, stale_until: float) -> Lifetime:
+        """The same, but not beyond these."""
+        return replace(
+            self,
+            fresh_until=min(self.fresh_until, fresh_until),
+            stale_until=min(self.stale_until, stale_until),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +64,15 @@ class Freshness:
         return Lifetime(now + seconds, now + seconds + stale)
 
 
-def of_credentials(times: CredentialTimes, left: float | None, now: float, chance: float) -> Lifetime | None:
+@dataclass(frozen=True, slots=True)
+class Left:
+    """How long something lasts, in seconds: `least` to be sure that it has not ended, `most` that it has."""
+
+    least: float
+    most: float
+
+
+def of_credentials(times: CredentialTimes, left: Left | None, now: float, chance: float) -> Lifetime | None:
     """The lifetime of a set of credentials got at `now`; None: not to be kept.
 
     `left` is how long it lives by the service's clock, None where that clock is not known; `chance` is from
@@ -68,31 +84,46 @@ def of_credentials(times: CredentialTimes, left: float | None, now: float, chanc
     if left is None:
         # The service offers a successor `lead` before the end, so what it gives now lives as long at least.
         return Lifetime(now + lead / 3, now + lead - last)
-    end = now + left
-    if left > lead:
-        fresh, renew = end - lead, end - lead + chance * lead * _LAST_PART
-    elif left > last:
-        fresh = now + lead * (_SOON_PART if left > urgent else _AT_ONCE_PART)
-        renew = now + (0.5 + chance / 2) * lead * _LAST_PART
-    else:
+    # Nothing lives longer than its whole life, whatever a Date says.
+    least, most = min(left.least, times.life), min(left.most, times.life)
+    if least <= last:
         return None
-    return Lifetime(fresh, end - last, end - urgent, renew)
+    fresh = now
+    renew = now + (0.5 + chance / 2) * last
+    if most > lead:
+        fresh = now + most - lead  # not before a successor is offered: that would only be asked twice
+        renew = fresh + chance * last
+    elif least > urgent:
+        fresh = now + max(lead * _SOON_PART, _SOONEST)
+    urgent_from = now + least - urgent
+    return Lifetime(min(fresh, max(now, urgent_from)), now + least - last, urgent_from, renew)
 
 
 class ServiceClock:
-    """The time by the service's own clock, from the Date of its answers: the local one may be wrong."""
+    """The time by the service's own clock, from the Dates of its answers: the local one may be wrong.
+
+    A Date is a whole second, made at some time between the question and the answer, so each gives bounds.
+    """
 
     def __init__(self) -> None:
-        self._ahead: float | None = None
+        self._ahead: tuple[float, float] | None = None  # of ours by so much, at least and at most
         self.jumps = 0  # what was judged before a jump is to be judged again
 
-    def heard(self, date: float, now: float) -> None:
-        """An answer with this Date (Unix seconds) came at `now`."""
-        ahead = date + 1 - now  # of a second that may be almost over: an end comes early, never late
-        if self._ahead is not None and abs(ahead - self._ahead) > _JUMP:
-            self.jumps += 1
-        self._ahead = ahead
+    def heard(self, date: float, asked: float, now: float) -> None:
+        """An answer with this Date (Unix seconds), asked for at `asked`, came at `now`."""
+        low, high = date - now, date + 1 - asked
+        if self._ahead is not None:
+            known_low, known_high = self._ahead
+            if low - known_high > _JUMP or known_low - high > _JUMP:
+                self.jumps += 1
+            elif max(low, known_low) <= min(high, known_high):
+                low, high = max(low, known_low), min(high, known_high)
+            # Else it drifts: the newer bounds count.
+        self._ahead = low, high
 
-    def left(self, until: float, now: float) -> float | None:
-        """Seconds from `now` until that Unix time; None before the first Date was heard."""
-        return None if self._ahead is None else until - (now + self._ahead)
+    def left(self, until: float, now: float) -> Left | None:
+        """From `now` until that Unix time; None before the first Date was heard."""
+        if self._ahead is None:
+            return None
+        low, high = self._ahead
+        return Left(until - (now + high), until - (now + low))

@@ -13,6 +13,8 @@ from email.utils import parsedate_tz
 
 _LARGEST = 65536  # bytes; a set is about 0.9 KB (captures)
 _USUAL_LIFE = 21600.0  # seconds (provider's sample and captures)
+_LARGEST_TREE = 1_048_576  # bytes; the JSON of all items is tens of KB
+_SECRETS = ("AccessKeySecret", "SecurityToken")
 _TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.\d{1,9})?Z", re.ASCII)
 
 
@@ -32,13 +34,33 @@ def credential_times(body: bytes) -> CredentialTimes | None:
         found = json.loads(body)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(found, dict) or found.get("Code") != "Success":
+    return _times(found) if isinstance(found, dict) else None
+
+
+def sets_within(body: bytes) -> tuple[CredentialTimes, ...] | None:
+    """The times of all sets of credentials anywhere in a body, such as the JSON of all items; None where
+    it may hold one whose times cannot be told."""
+    if not any(name.encode() in body for name in _SECRETS):
+        return ()
+    found: list[CredentialTimes] = []
+    try:
+        waiting = [json.loads(body)] if len(body) <= _LARGEST_TREE else []
+        while waiting:
+            value = waiting.pop()
+            if isinstance(value, str) and any(name in value for name in _SECRETS):
+                waiting.append(json.loads(value))  # a set that stands in it as text
+            elif isinstance(value, list):
+                waiting += value
+            elif isinstance(value, dict) and not any(name in value for name in _SECRETS):
+                waiting += value.values()
+            elif isinstance(value, dict):
+                times = _times(value)
+                if times is None:
+                    return None
+                found.append(times)
+    except (ValueError, RecursionError):
         return None
-    expires, updated = _seconds(found.get("Expiration")), _seconds(found.get("LastUpdated"))
-    if expires is None:
-        return None
-    life = expires - updated if updated is not None else _USUAL_LIFE
-    return CredentialTimes(expires, life) if life > 0 else None
+    return tuple(found) or None
 
 
 def http_date(value: bytes) -> float | None:
@@ -48,6 +70,16 @@ def http_date(value: bytes) -> float | None:
         return None if found is None else calendar.timegm((*found[:6], 0, 0, 0)) - (found[9] or 0)
     except (ValueError, OverflowError, TypeError):
         return None
+
+
+def _times(found: dict[str, object]) -> CredentialTimes | None:
+    if found.get("Code") != "Success":
+        return None
+    expires, updated = _seconds(found.get("Expiration")), _seconds(found.get("LastUpdated"))
+    if expires is None:
+        return None
+    life = expires - updated if updated is not None else _USUAL_LIFE
+    return CredentialTimes(expires, life) if life > 0 else None
 
 
 def _seconds(text: object) -> float | None:

@@ -53,6 +53,10 @@ class PathPattern:
         return all("*" in pair or pair[0] == pair[1] for pair in pairs)
 
 
+# What must never be kept as something else: found at any depth, since a service may be lenient with a prefix.
+_AT_ANY_DEPTH = (ItemClass.CREDENTIALS, ItemClass.NEVER)
+
+
 class ItemClassifier:
     """The class of an item, by a profile's table, below any version prefix or none."""
 
@@ -60,11 +64,16 @@ class ItemClassifier:
         self._versions = frozenset(profile.versions)
         self._roots = profile.roots
         self._table = tuple((PathPattern.parse(text), item) for text, item in profile.item_classes)
+        self._secret = tuple(row for row in self._table if row[1] in _AT_ANY_DEPTH)
         self._query = tuple(PathPattern.parse(text) for text in profile.query_items)
 
     def classify(self, target: Target) -> ItemClass:
         """The first matching row; a directory (or a version itself) is a listing; else UNKNOWN."""
         below = self._below_version(target.segments)
+        for start in range(1, len(below)):
+            for pattern, item in self._secret:
+                if pattern.matches(below[start:]):
+                    return item
         for pattern, item in self._table:
             if pattern.matches(below):
                 if target.directory and item in (ItemClass.SLOW, ItemClass.STATIC):

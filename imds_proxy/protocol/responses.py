@@ -34,12 +34,16 @@ _PAGE = """<?xml version="1.0" encoding="iso-8859-1"?>
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A whole answer: status, reason phrase, headers without framing ones, body as it came."""
+    """A whole answer: status, reason phrase, headers without framing ones, body as it came.
+
+    `complete` is false where the body ended with the connection, so that nobody can tell whether it was cut.
+    """
 
     status: int
     reason: bytes
     headers: tuple[tuple[bytes, bytes], ...]
     body: bytes = field(repr=False)  # may hold credentials
+    complete: bool = True
 
     def encode(self, *, head_only: bool, keep_alive: bool) -> bytes:
         """The bytes for the wire; for HEAD the length of the body that a GET would have."""

@@ -179,7 +179,7 @@ def cache_rules(config: Config) -> CacheRules:
         ItemClass.SLOW: keys.slow,
         ItemClass.VOLATILE: keys.volatile,
         ItemClass.LISTING: keys.listing,
-        ItemClass.AGGREGATE: min(keys.volatile, keys.listing),
+        ItemClass.AGGREGATE: min(keys.static, keys.slow, keys.volatile, keys.listing),
         ItemClass.UNKNOWN: min(keys.volatile, keys.listing),
         ItemClass.USER_DATA: keys.user_data,
         ItemClass.IDENTITY: keys.identity,

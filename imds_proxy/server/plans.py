@@ -32,11 +32,11 @@ class Failure:
 
 
 class Entry(Protocol):
-    """What is answered, good before `until`, and how often it was."""
+    """What is answered, good before `until`, how often it was, and when last."""
 
     until: float
     hits: int
-    used: bool
+    used_at: float
 
 
 @dataclass(slots=True)
@@ -45,7 +45,7 @@ class Lasting:
 
     until: float
     hits: int = 0
-    used: bool = False
+    used_at: float = float("-inf")
 
 
 class InForce(Protocol):
@@ -79,7 +79,7 @@ class Plan:
             and self.bucket.take(now)
         ):
             entry.hits += 1
-            entry.used = True
+            entry.used_at = now
             if self.cell.count:
                 self.cell.count += 1  # as `bump` would, without a call
             else:

@@ -100,11 +100,11 @@ async def _serve(config: Config, read: Callable[[], Config], log: Log) -> int:
         except OSError as error:
             log.event("cannot-listen", f"cannot listen on {address}: {_reason(error)}")
             return 1
+    admin = await _open_admin(config, reloader, log)  # before anybody is told that the daemon is there
     for server in servers:
         for listener in server.sockets:
             host, port = listener.getsockname()[:2]
             print(f"listening on http://{Address(host, port)}", flush=True)  # noqa: T201  machine contract
-    admin = await _open_admin(config, reloader, log)
     log.event("ready", "serving", mode=config.mode, upstream=str(config.upstream.address))
 
     hot = HotItems(config.state)

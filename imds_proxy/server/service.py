@@ -118,7 +118,7 @@ class Service:
             entry = self.cache.entry(request.target, now)
             if entry is not None:
                 entry.hits += 1
-                entry.used = True
+                entry.used_at = now
                 self._record(request, peer, session, entry.answer.status, None, decision.would_refuse)
                 if known is not None and entry.answer.status == 200 and decision.would_refuse is None:
                     wire = entry.wire(request.method == "HEAD", request.keep_alive)

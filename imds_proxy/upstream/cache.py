@@ -15,20 +15,24 @@ from cachetools import LRUCache
 
 from imds_proxy.errors import Refused
 from imds_proxy.policy.freshness import Freshness, Lifetime, ServiceClock, of_credentials
-from imds_proxy.protocol.credentials import credential_times, http_date
+from imds_proxy.protocol.credentials import CredentialTimes, credential_times, http_date, sets_within
 from imds_proxy.protocol.profile import ItemClass
 from imds_proxy.protocol.responses import REFUSAL_HEADER, Answer
 from imds_proxy.protocol.target import Target
 from imds_proxy.upstream.flight import FairFlight
 from imds_proxy.upstream.gate import OURS, UpstreamGate
 from imds_proxy.upstream.reader import ServiceReader
+from imds_proxy.upstream.roles import RoleWatch
 from imds_proxy.upstream.store import AnswerStore, Stored
 
 _STALE_AFTER = 0.25  # seconds that a caller waits for the service where an old answer would do
 _MARGIN = 0.05  # seconds before a caller's deadline, for its answer
 _RETRY = 0.5  # seconds in which a failed item is not asked for again where an old answer would do
-_ROLES_AGAIN = 60.0  # seconds after which the list of roles is read, while credentials are used
-_ROLES = ("ram", "security-credentials")
+_AHEAD = 60.0  # seconds that a call of our own may wait for its turn
+# What is not left in memory when its time is over.
+_SECRET = frozenset(
+    {ItemClass.CREDENTIALS, ItemClass.AGGREGATE, ItemClass.USER_DATA, ItemClass.IDENTITY, ItemClass.UNKNOWN}
+)
 _MARK = (REFUSAL_HEADER, b"stale")
 
 
@@ -67,17 +71,24 @@ class AnswerCache:
         self._service_clock = ServiceClock()
         self._flights: FairFlight[Answer] = FairFlight(gate)
         self._failed: LRUCache[Hashable, float] = LRUCache(4096)
-        self._roles: dict[Hashable, tuple[Target, float]] = {}
+        self._roles = RoleWatch(self._store)
 
     def __len__(self) -> int:
         return len(self._store)
 
     def change(self, rules: CacheRules) -> None:
-        """Other rules from now on; what is kept stays for the time it was promised."""
+        """Other rules from now on, for what is kept too: no longer than if it had come just now."""
         self._rules = rules
         self._store.change(rules.entries, rules.size)
-        if not rules.enabled:
-            self._store.forget_where(lambda _: True)
+        now = self._clock()
+        for key, stored in self._store.items():
+            has_query, status = stored.target.query is not None, stored.answer.status
+            usual = rules.freshness.of(stored.item, has_query, status, now) if rules.enabled else None
+            if usual is None:
+                self._store.forget(key)
+            else:
+                shorter = stored.lifetime.at_most(usual.fresh_until, usual.stale_until)
+                self._store.limit(stored, shorter)
 
     def entry(self, target: Target, now: float) -> Stored | None:
         """What is kept of it, if it is there and in its time: good as long as `now` is before its `until`."""
@@ -90,7 +101,7 @@ class AnswerCache:
         if stored is None:
             return None
         stored.hits += 1
-        stored.used = True
+        stored.used_at = now
         return stored.answer
 
     def spare(self, target: Target) -> Served | None:
@@ -135,31 +146,28 @@ class AnswerCache:
         old = self._store.get(target.key) if cached else None
         if old is not None and self._is_good(old, tried=True):
             await asyncio.wait((asking,), timeout=self._patience(old, until))
-            failed = asking.done() and _is_failure(asking)
-            if failed:
+            if not asking.done() or _is_failure(asking):
                 self._failed[target.key] = self._clock() + _RETRY
-            if (failed or not asking.done()) and (spare := self.spare(target)) is not None:
-                return spare
-        return Served(await asking)
+                if (spare := self.spare(target)) is not None:
+                    return spare
+        answer = await asking
+        if caller != OURS and (stored := self._store.get(target.key)) is not None:
+            stored.used_at = self._clock()
+        return Served(answer)
 
     def tend(self) -> None:
-        """Asks ahead for credentials that are in use, and whether their roles are still there. To be called
-        every second or so."""
+        """Asks ahead for credentials that are in use, and whether their roles are still there; forgets
+        secrets whose time is over. To be called every second or so."""
         now = self._clock()
-        credentials = [(key, stored) for key, stored in self._store.items() if _role_of(stored) is not None]
-        for key, stored in credentials:
+        for key, stored in self._store.items():
             renew_at = stored.lifetime.renew_at
-            if renew_at is not None and now >= renew_at and stored.used and key not in self._flights:
+            if now >= stored.lifetime.stale_until and (stored.secret or stored.item in _SECRET):
+                self._store.forget(key)
+            elif renew_at is not None and now >= renew_at and stored.used_at >= stored.got:
                 stored.lifetime = replace(stored.lifetime, renew_at=now + _RETRY)
                 self._start(stored.target, stored.item)
-            elif now >= stored.lifetime.stale_until:
-                self._store.forget(key)
-        if not any(stored.used for _, stored in credentials):
-            return
-        for key, (target, at) in self._roles.items():
-            if now >= at:
-                self._roles[key] = (target, now + _ROLES_AGAIN)
-                self._start(target, ItemClass.LISTING)
+        for roles in self._roles.due(now):
+            self._start(roles, ItemClass.LISTING)
 
     async def warm(self, target: Target, item: ItemClass) -> None:
         """Reads an item that somebody will ask for. Raises Refused."""
@@ -168,13 +176,19 @@ class AnswerCache:
 
     def hot(self, count: int) -> list[Target]:
         """The items asked for most, those without a query: a query may be a nonce."""
-        known = [stored for _, stored in self._store.items() if stored.target.query is None and stored.hits]
+        known = [
+            stored
+            for _, stored in self._store.items()
+            if stored.target.query is None and stored.hits and stored.answer.status == 200
+        ]
         known.sort(key=lambda stored: stored.hits, reverse=True)
         return [stored.target for stored in known[:count]]
 
     def _start(self, target: Target, item: ItemClass) -> None:
+        if target.key in self._flights:
+            return
         task = asyncio.get_running_loop().create_task(
-            self._ask(target, item, OURS, self._clock() + _ROLES_AGAIN, _same(target))
+            self._ask(target, item, OURS, self._clock() + _AHEAD, _same(target))
         )
         task.add_done_callback(_look_at)
 
@@ -187,76 +201,65 @@ class AnswerCache:
         allow: Callable[[Target], bool],
     ) -> Answer:
         async def fetch() -> Answer:
+            asked, removals = self._clock(), self._roles.removals
             answer = await self._reader.read(target, item, allow)
-            self._keep(target, item, caller, answer)
+            overtaken = removals != self._roles.removals
+            self._note(target, item, answer, asked)
+            old, kept = self._store.get(target.key), self._kept(target, item, answer)
+            if kept is not None and not (overtaken and kept.secret):
+                # Whoever asked for it first goes on owning it.
+                kept.owner, kept.hits = (old.owner, old.hits) if old else (caller, 0)
+                self._store.put(target.key, kept)
+            elif answer.status < 500 and answer.status != 429:
+                self._store.forget(target.key)  # whatever it was, it is no more
             return answer
 
         return await self._flights.join(target.key, caller, until, fetch)
 
-    def _keep(self, target: Target, item: ItemClass, caller: Hashable, answer: Answer) -> None:
+    def _note(self, target: Target, item: ItemClass, answer: Answer, asked: float) -> None:
+        """Learns from an answer what it says of others: the service's time, and which roles there are."""
         now = self._clock()
         date = next((value for name, value in answer.headers if name.lower() == b"date"), None)
-        if date is not None and (seconds := http_date(date)) is not None:
+        if date is not None and answer.status in (200, 404) and (seconds := http_date(date)) is not None:
             jumps = self._service_clock.jumps
-            self._service_clock.heard(seconds, now)
-            if self._service_clock.jumps != jumps:
-                self._end_credentials()
-        self._note_roles(target, item, answer, now)
-        lifetime = self._lifetime(target, item, answer, now) if self._rules.enabled else None
-        if lifetime is None:
-            if answer.status < 500 and answer.status != 429:
-                self._store.forget(target.key)  # whatever it was, it is no more
-            return
-        # Served again it would tell a wrong time, which clients take for their clock's fault.
-        kept = replace(answer, headers=tuple(one for one in answer.headers if one[0].lower() != b"date"))
-        owner = caller
-        if (old := self._store.get(target.key)) is not None:
-            owner = old.owner
-        stored = Stored(target, item, kept, lifetime, owner, self._jumps(item), old.hits if old else 0)
-        self._store.put(target.key, stored)
+            self._service_clock.heard(seconds, asked, now)
+            if self._service_clock.jumps != jumps:  # what was judged by it tells nothing any more
+                self._store.forget_where(lambda stored: stored.secret)
+        self._roles.note(target, item, answer, now)
 
-    def _end_credentials(self) -> None:
-        """The service's clock was set: their times tell nothing any more."""
-        for _, stored in self._store.items():
-            if stored.item is ItemClass.CREDENTIALS:
-                stored.until = -math.inf
-
-    def _lifetime(self, target: Target, item: ItemClass, answer: Answer, now: float) -> Lifetime | None:
+    def _kept(self, target: Target, item: ItemClass, answer: Answer) -> Stored | None:
+        """The answer for the store; None: not to be kept."""
+        now = self._clock()
+        usual = self._rules.freshness.of(item, target.query is not None, answer.status, now)
+        if usual is None or not answer.complete or not self._rules.enabled:
+            return None
+        sets: tuple[CredentialTimes, ...] | None = ()
         if item is ItemClass.CREDENTIALS and answer.status == 200:
-            times = credential_times(answer.body)
-            if times is None:
-                return None
+            sets = None if (times := credential_times(answer.body)) is None else (times,)
+        elif item is not ItemClass.USER_DATA and answer.status == 200:
+            # Whatever the path, what holds credentials is kept no longer than these.
+            sets = sets_within(answer.body)
+        if sets is None:
+            return None
+        lifetime = usual
+        for times in sets:
             left = self._service_clock.left(times.expires, now)
-            return of_credentials(times, left, now, self._jitter())
-        return self._rules.freshness.of(item, target.query is not None, answer.status, now)
-
-    def _note_roles(self, target: Target, item: ItemClass, answer: Answer, now: float) -> None:
-        """Forgets credentials of a role that is gone, by whatever name they were asked for."""
-        if item is ItemClass.CREDENTIALS and answer.status == 404:
-            gone = target.segments[-1]
-            self._store.forget_where(lambda stored: _role_of(stored) == gone)
-        elif target.segments[-2:] == _ROLES and answer.status in (200, 404):
-            there = answer.body.decode("latin-1").lower().split() if answer.status == 200 else []
-            # Nor is one that has come still missing.
-            self._store.forget_where(
-                lambda stored: (
-                    (role := _role_of(stored)) is not None
-                    and (role in there) != (stored.answer.status == 200)
-                )
-            )
-            self._roles[target.key[0]] = (target, now + _ROLES_AGAIN)
-            if len(self._roles) > 8:
-                del self._roles[next(iter(self._roles))]
-
-    def _jumps(self, item: ItemClass) -> int:
-        return self._service_clock.jumps if item is ItemClass.CREDENTIALS else 0
+            own = of_credentials(times, left, now, self._jitter())
+            if own is None:
+                return None
+            if item is ItemClass.CREDENTIALS:
+                lifetime = own
+            else:
+                until = min(lifetime.fresh_until, own.fresh_until)
+                lifetime = Lifetime(until, until)
+        # Served again it would tell a wrong time, which clients take for their clock's fault.
+        headers = tuple(one for one in answer.headers if one[0].lower() != b"date")
+        return Stored(target, item, replace(answer, headers=headers), lifetime, now, OURS, bool(sets))
 
     def _is_good(self, stored: Stored, tried: bool) -> bool:
         """Whether an old answer will do, when the service could not be asked (`tried`), or was not."""
         now, lifetime = self._clock(), stored.lifetime
-        if now >= lifetime.stale_until or stored.jumps != self._jumps(stored.item):
-            return False
-        return tried or now < lifetime.urgent_from
+        return now < lifetime.stale_until and (tried or now < lifetime.urgent_from)
 
     def _patience(self, old: Stored, until: float) -> float:
         now = self._clock()
@@ -265,17 +268,13 @@ class AnswerCache:
 
     def _stale(self, stored: Stored) -> Served:
         stored.hits += 1
-        stored.used = True
+        stored.used_at = self._clock()
         answer = stored.answer
         return Served(replace(answer, headers=(*answer.headers, _MARK)), True)
 
 
 def _same(target: Target) -> Callable[[Target], bool]:
     return lambda twin: twin.segments == target.segments
-
-
-def _role_of(stored: Stored) -> str | None:
-    return stored.target.segments[-1] if stored.item is ItemClass.CREDENTIALS else None
 
 
 def _is_failure(asking: asyncio.Task[Answer]) -> bool:

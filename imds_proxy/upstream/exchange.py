@@ -167,7 +167,8 @@ class UpstreamConnection(asyncio.Protocol):
             raise Refused(UPSTREAM_BROKEN, "bytes after the answer")
         headers = tuple((name.title(), value) for name, value in response.headers if name in _PASSED)
         by_name = dict(response.headers)
-        answer = Answer(response.status_code, bytes(response.reason), headers, bytes(self._body))
+        framed = b"content-length" in by_name or b"transfer-encoding" in by_name
+        answer = Answer(response.status_code, bytes(response.reason), headers, bytes(self._body), framed)
         if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
             self._http.start_next_cycle()
         else:

@@ -67,7 +67,8 @@ class FairFlight(Generic[T]):
 
     async def _turn_or_flight(self, key: Hashable, caller: Hashable, until: float) -> None:
         loop = asyncio.get_running_loop()
-        begun, waiting = self._begun.setdefault(key, (loop.create_future(), set()))
+        entry = self._begun.setdefault(key, (loop.create_future(), set()))
+        begun, waiting = entry
         turn = loop.create_task(self._gate.turn(caller, until))
         turn.add_done_callback(_look_at)
         waiting.add(turn)
@@ -79,8 +80,8 @@ class FairFlight(Generic[T]):
         finally:
             turn.cancel()
             waiting.discard(turn)
-            if begun.done() or not waiting:
-                self._begun.pop(key, None)
+            if (begun.done() or not waiting) and self._begun.get(key) is entry:
+                del self._begun[key]
 
 
 async def wait_until(task: asyncio.Task[T], seconds: float) -> T:

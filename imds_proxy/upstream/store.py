@@ -21,7 +21,7 @@ _SHARE = 4  # one caller has at most a quarter
 
 @dataclass(slots=True)
 class Stored:
-    """One answer, who asked for it first, and how it is used. `jumps` is of the service's clock.
+    """One answer, when it was got, who asked for it first, how it is used. `secret`: it holds credentials.
 
     `until` is for whoever holds on to it: it is fresh before that time, and never again once it is no longer
     kept.
@@ -31,10 +31,11 @@ class Stored:
     item: ItemClass
     answer: Answer
     lifetime: Lifetime
+    got: float
     owner: Hashable
-    jumps: int
+    secret: bool = False
     hits: int = 0
-    used: bool = False  # since it was put here
+    used_at: float = -math.inf
     until: float = -math.inf
     _seen_hits: int = -1
     _wires: dict[tuple[bool, bool], bytes] = field(default_factory=dict, repr=False)
@@ -42,7 +43,15 @@ class Stored:
     @property
     def cost(self) -> int:
         """Bytes, about."""
-        return _OVERHEAD + len(self.answer.body) + 2 * len(self.target.path) + len(self.target.query or "")
+        answer, target = self.answer, self.target
+        size = len(answer.body) + sum(len(name) + len(value) for name, value in answer.headers)
+        # As it came, and as it goes out.
+        return _OVERHEAD + 2 * size + 2 * len(target.path) + len(target.query or "")
+
+    @property
+    def role(self) -> str | None:
+        """The role (lower case) of which this is the set of credentials, or the word that there is none."""
+        return self.target.segments[-1] if self.item is ItemClass.CREDENTIALS else None
 
     def wire(self, head_only: bool, keep_alive: bool) -> bytes:
         """The answer's bytes, made once."""
@@ -83,6 +92,10 @@ class AnswerStore:
         if stored is not None:
             self._owned[stored.owner].move_to_end(key)
         return stored
+
+    def limit(self, stored: Stored, lifetime: Lifetime) -> None:
+        """Another lifetime for an answer that is kept."""
+        stored.lifetime, stored.until = lifetime, lifetime.fresh_until
 
     def put(self, key: Hashable, stored: Stored) -> None:
         """Keeps an answer in place of an earlier one; one too large for a caller's share is not kept."""

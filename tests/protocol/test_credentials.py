@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imds_proxy.protocol.credentials import CredentialTimes, credential_times, http_date
+from imds_proxy.protocol.credentials import CredentialTimes, credential_times, http_date, sets_within
 
 # The form of the captures: blanks before the brace and before each colon.
 CAPTURED = b""" {
@@ -71,3 +71,38 @@ def test_a_date_is_read_as_it_was_written(seconds: int) -> None:
 @pytest.mark.parametrize("value", [b"", b"soon", b"Tue, 99 Foo 2025 10:00:00 GMT", b"\xff"])
 def test_what_is_no_date_is_none(value: bytes) -> None:
     assert http_date(value) is None
+
+
+def tree(**ram: object) -> bytes:
+    return json.dumps(
+        {"mac": "00:16:3e:00:00:01", "ram": {"security-credentials": ram}, "x": [1, None]}
+    ).encode()
+
+
+def test_sets_are_found_anywhere_in_the_json_of_all_items_as_objects_and_as_text() -> None:
+    times = credential_times(CAPTURED)
+    assert times is not None
+    assert sets_within(tree(a=json.loads(CAPTURED), b=CAPTURED.decode())) == (times, times)
+    assert sets_within(CAPTURED) == (times,)
+    assert sets_within(tree()) == ()
+    assert sets_within(b"00:16:3e:00:00:01") == ()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"AccessKeySecret: x",
+        tree(a={"SecurityToken": "x"}),
+        tree(a={**json.loads(CAPTURED), "Code": "Failed"}, b=json.loads(CAPTURED)),
+        tree(a="the SecurityToken"),
+        b'{"SecurityToken":' * 9999,
+        b" " * 1_100_000 + CAPTURED,
+    ],
+)
+def test_where_a_body_may_hold_a_set_whose_end_cannot_be_told_that_is_said(body: bytes) -> None:
+    assert sets_within(body) is None
+
+
+@given(st.binary(max_size=99), st.binary(max_size=99))
+def test_no_bytes_around_a_secret_raise(before: bytes, after: bytes) -> None:
+    assert sets_within(before + b"SecurityToken" + after) is None

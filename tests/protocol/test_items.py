@@ -109,3 +109,18 @@ def test_only_identity_documents_take_a_query() -> None:
 @given(st.lists(st.sampled_from(["latest", "meta-data", "ram", "user-data", "x"]), max_size=5))
 def test_every_path_has_a_class(segments: list[str]) -> None:
     assert isinstance(kind("/" + "/".join(segments)), ItemClass)
+
+
+@pytest.mark.parametrize(
+    ("path", "item"),
+    [
+        # clouddetect asks for a path with its prefix twice: a lenient service might answer it.
+        ("/latest/meta-data/latest/meta-data/ram/security-credentials/role", ItemClass.CREDENTIALS),
+        ("/latest/latest/meta-data/Ram/security-credentials/role", ItemClass.CREDENTIALS),
+        ("/latest/meta-data/x/global-config/secret", ItemClass.NEVER),
+        ("/latest/x/dynamic/instance-identity/pkcs7", ItemClass.NEVER),
+        ("/latest/meta-data/tags/instance/user-data", ItemClass.VOLATILE),  # a tag of that name
+    ],
+)
+def test_credentials_and_nonces_keep_their_class_at_any_depth(path: str, item: ItemClass) -> None:
+    assert kind(path) is item

@@ -53,7 +53,7 @@ def parts() -> Parts:
 
 def test_the_same_bytes_are_given_and_counted(parts: Parts) -> None:
     assert [parts.plan.answer(0.0, parts.failure) for _ in range(2)] == [b"wire", b"wire"]
-    assert (parts.entry.hits, parts.entry.used) == (2, True)
+    assert (parts.entry.hits, parts.entry.used_at) == (2, 0.0)
     assert parts.tally.counts[Session.LEGACY] == 2
     parts.plan.answer(0.0, parts.failure)
     assert parts.tally.counts[Session.LEGACY] == 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import Any, cast
 
 from imds_proxy.config import Cache, Config
@@ -54,12 +55,13 @@ class ClockedService:
         if not self.dates:
             return value
         date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(self.now + self.ahead)).encode()
-        return Answer(value.status, value.reason, (*value.headers, (b"Date", date)), value.body)
+        return replace(value, headers=(*value.headers, (b"Date", date)))
 
-    def offer(self, left: float, name: str = ROLE, life: float = 21600.0) -> None:
-        """From now on a set of credentials with so many seconds left."""
+    def offer(self, left: float, name: str = ROLE, life: float = 21600.0, extra: str = '"x":0') -> None:
+        """From now on a set of credentials with so many seconds left, and further members."""
         end = self.now + self.ahead + left
-        body = f'{{"Code":"Success","Expiration":"{stamp(end)}","LastUpdated":"{stamp(end - life)}"}}'
+        times = f'"Expiration":"{stamp(end)}","LastUpdated":"{stamp(end - life)}"'
+        body = f'{{"Code":"Success",{times},{extra}}}'
         self.values[name] = plain(200, body.encode())
 
     async def get(self, name: str, caller: str = "a", **how: Any) -> Answer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import TypeVar
 
 import pytest
@@ -395,3 +396,190 @@ def test_hot_items_are_names_without_queries_the_most_asked_for_first() -> None:
         return [target.text for target in service.cache.hot(9)]
 
     assert before(talk) == ["/latest/meta-data/hostname", "/latest/meta-data/mac"]
+
+
+def test_all_items_are_kept_no_longer_than_the_credentials_in_them() -> None:
+    async def talk(service: ClockedService, left: float) -> float:
+        service.offer(left, "meta-data/all", extra='"AccessKeySecret":"s"')
+        await service.get("meta-data/all")
+        for tenth in range(1, 60):
+            service.now += 0.1
+            await service.get("meta-data/all")
+            if len(service.asked) > 1:
+                return tenth / 10
+        return 6.0
+
+    for left, seconds in ((6 * HOUR, 5.0), (20 * 60.0, 5.0), (900 + 3.0, 2.0), (14 * 60.0, 0.1), (60.0, 0.1)):
+        # A Date is a second that may be almost over.
+        assert before(lambda service, left=left: talk(service, left)) == pytest.approx(seconds, abs=0.11)  # type: ignore[misc]
+
+
+def test_whatever_the_path_what_holds_credentials_is_kept_as_such_or_not_at_all() -> None:
+    async def talk(service: ClockedService) -> None:
+        odd = "meta-data/hostname"
+        service.offer(14 * 60, odd, extra='"SecurityToken":"s"')
+        await service.get(odd)
+        await service.get(odd)
+        assert len(service.asked) == 2
+        service.values[odd] = plain(200, b"SecurityToken=s")
+        await service.get(odd)
+        await service.get(odd)
+        assert len(service.asked) == 4
+        service.down(odd)
+        with pytest.raises(Refused):
+            await service.get(odd)
+
+    before(talk)
+
+
+def test_an_answer_that_may_have_been_cut_is_passed_on_and_not_kept() -> None:
+    async def talk(service: ClockedService) -> None:
+        service.values["meta-data/mac"] = replace(plain(200, b"00:16"), complete=False)
+        assert (await service.get("meta-data/mac")).body == b"00:16"
+        await service.get("meta-data/mac")
+        assert len(service.asked) == 2
+
+    before(talk)
+
+
+def test_who_has_waited_in_vain_for_a_hanging_service_spares_the_next_the_wait() -> None:
+    async def talk(service: ClockedService) -> None:
+        target = canonical_target(b"/latest/meta-data/hostname")
+        await service.get("meta-data/hostname")
+        service.now += 61
+        service.delay = 5
+        await service.get("meta-data/hostname")
+        assert service.cache.has_failed(target)
+        service.now += 0.6
+        assert not service.cache.has_failed(target)  # and is asked again soon
+
+    before(talk)
+
+
+def test_a_caller_that_asked_once_is_using_its_credentials() -> None:
+    async def talk(service: ClockedService) -> None:
+        service.offer(6 * HOUR)
+        await service.get(ROLE)
+        service.now += 5.5 * HOUR + 2
+        service.cache.tend()
+        await asyncio.sleep(0.01)
+        assert service.asked.count(ROLE) == 2
+
+    before(talk)
+
+
+def test_a_role_asked_for_by_name_alone_is_looked_for_too_and_no_longer_when_nobody_asks() -> None:
+    async def talk(service: ClockedService) -> None:
+        service.offer(6 * HOUR)
+        service.values[LISTING] = plain(200, b"demo-role")
+        await service.get(ROLE)
+        for _ in range(20 * 60):
+            service.now += 1
+            service.cache.tend()
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        assert 4 <= service.asked.count(LISTING) <= 5  # of the 5 minutes after the last use
+        service.values[ROLE] = service.values[LISTING] = plain(404, b"Not Found")
+        await service.get(ROLE)
+        service.cache.tend()
+        await asyncio.sleep(0.01)
+        assert (await service.get(ROLE)).status == 404
+
+    before(talk)
+
+
+def test_with_a_role_that_is_gone_goes_all_that_speaks_of_it() -> None:
+    async def talk(service: ClockedService) -> None:
+        service.offer(6 * HOUR)
+        service.offer(6 * HOUR, "meta-data/all", extra='"AccessKeySecret":"s","x":"demo-role"')
+        service.values[LISTING] = plain(200, b"demo-role")
+        for item in (ROLE, LISTING, "meta-data/all", "meta-data/mac"):
+            await service.get(item)
+        gone = plain(404, b"Not Found")
+        service.values.update({ROLE: gone, LISTING: gone, "meta-data/all": plain(200, b"{}")})
+        await service.get(ROLE, cached=False)
+        assert (await service.get(LISTING)).status == 404
+        assert (await service.get("meta-data/all")).body == b"{}"
+        assert service.asked.count("meta-data/mac") == 1
+        await service.get("meta-data/mac")
+        assert service.asked.count("meta-data/mac") == 1
+
+    before(talk)
+
+
+def test_credentials_that_were_asked_for_before_their_role_went_are_not_kept() -> None:
+    async def talk(service: ClockedService) -> None:
+        service.offer(6 * HOUR)
+        await service.get(ROLE)
+        service.delay = 0.05
+        late = asyncio.ensure_future(service.get(ROLE, "b", cached=False))
+        await asyncio.sleep(0.01)
+        service.delay, service.values[LISTING] = 0.0, plain(404, b"Not Found")
+        await service.get(LISTING)
+        assert (await late).status == 200  # it was, when it was asked
+        service.values[ROLE] = plain(404, b"Not Found")
+        assert (await service.get(ROLE)).status == 404
+
+    before(talk)
+
+
+def test_secrets_whose_time_is_over_are_forgotten_though_nobody_asks() -> None:
+    async def talk(service: ClockedService) -> None:
+        service.offer(6 * HOUR)
+        service.values["meta-data/all"] = plain(200, b"{}")
+        for item in (ROLE, "meta-data/all", "user-data", "meta-data/mac"):
+            await service.get(item)
+        service.down(ROLE)
+        service.now += 5 * HOUR + 56 * 60
+        service.cache.tend()
+        assert len(service.cache) == 1  # what is fixed for the boot is no secret
+
+    before(talk)
+
+
+def test_shorter_times_hold_for_what_is_kept_already() -> None:
+    async def talk(service: ClockedService) -> None:
+        for item in ("meta-data/mac", "meta-data/hostname", ROLE):
+            service.offer(6 * HOUR)
+            await service.get(item)
+        service.cache.change(rules(Cache(static=10.0, slow=0.0)))
+        await service.get("meta-data/hostname")
+        assert service.asked.count("meta-data/hostname") == 2
+        await service.get("meta-data/mac")
+        assert service.asked.count("meta-data/mac") == 1
+        service.now += 11
+        for item in ("meta-data/mac", ROLE):
+            await service.get(item)
+        assert service.asked.count("meta-data/mac") == 2
+        assert service.asked.count(ROLE) == 1
+
+    before(talk)
+
+
+def test_an_item_that_is_missing_is_not_hot() -> None:
+    async def talk(service: ClockedService) -> None:
+        service.values["meta-data/eipv4"] = plain(404, b"Not Found")
+        for _ in range(3):
+            await service.get("meta-data/eipv4")
+        assert service.cache.hot(9) == []
+
+    before(talk)
+
+
+def test_a_rotation_costs_two_calls_however_many_ask_all_the_time() -> None:
+    async def talk(service: ClockedService) -> None:
+        service.offer(6 * HOUR)
+        service.values[LISTING] = plain(200, b"demo-role")
+        end = service.now + 6 * HOUR
+        await service.get(ROLE)
+        while service.now < end - 1500:  # the successor is offered to the second
+            service.now += 1 if service.now > end - 1810 else 60
+            if service.now >= end - 1800:
+                service.offer(end + 5.5 * HOUR - service.now)
+            for caller in "abc":
+                await service.get(ROLE, caller)
+            service.cache.tend()
+            await asyncio.sleep(0)
+        assert service.asked.count(ROLE) == 2
+
+    before(talk)

@@ -41,8 +41,10 @@ def test_every_framing_gives_the_same_body(raw: bytes) -> None:
     assert get(answers(raw)).body == b"abc"
 
 
-def test_a_body_that_ends_with_the_connection_is_whole() -> None:
-    assert get(answers(b"HTTP/1.0 200 OK\r\n\r\nabc", keep_open=False)).body == b"abc"
+def test_a_body_that_ends_with_the_connection_may_be_cut_and_is_marked_so() -> None:
+    found = get(answers(b"HTTP/1.0 200 OK\r\n\r\nabc", keep_open=False))
+    assert (found.body, found.complete) == (b"abc", False)
+    assert get(answers(reply(b"abc"))).complete
 
 
 def test_bytes_of_the_body_pass_untouched() -> None:

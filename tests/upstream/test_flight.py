@@ -161,3 +161,21 @@ def test_within_the_budget_a_flight_begins_at_once_and_is_shared() -> None:
 async def quietly(turn: Awaitable[None]) -> None:
     with suppress(Refused):
         await turn
+
+
+def test_a_flight_that_has_landed_before_a_late_waiter_wakes_leaves_newer_waiters_alone() -> None:
+    async def talk(fair: FairFlight[str], gate: UpstreamGate) -> None:
+        gate.overloaded(time.monotonic(), retry_after=1)  # all wait for their turn
+
+        async def start() -> str:
+            return "value"
+
+        older = asyncio.create_task(fair.join("key", "a", time.monotonic() + 0.05, start))
+        await asyncio.sleep(0)
+        first, newer = fair._begun["key"], (asyncio.get_running_loop().create_future(), {object()})
+        fair._begun["key"] = newer
+        first[0].set_result(None)
+        assert await older == "value"
+        assert fair._begun["key"] is newer
+
+    with_fair(talk, Rate(20, 40))

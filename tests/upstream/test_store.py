@@ -14,7 +14,7 @@ from imds_proxy.upstream.store import AnswerStore, Stored
 
 def stored(name: str, owner: str = "a", body: bytes = b"") -> Stored:
     target = canonical_target(f"/latest/meta-data/{name}".encode())
-    return Stored(target, ItemClass.STATIC, plain(200, body), Lifetime(1, 1), owner, 0)
+    return Stored(target, ItemClass.STATIC, plain(200, body), Lifetime(1, 1), 0.0, owner)
 
 
 def test_an_answer_is_kept_replaced_and_forgotten() -> None:
@@ -95,3 +95,18 @@ def test_the_bounds_hold_whatever_comes(steps: list[tuple[str, int, str, int]]) 
             own = [one.cost for one in left if one.owner == name]
             assert len(own) <= 4
             assert sum(own) <= 10_000
+
+
+def test_whoever_holds_an_answer_learns_that_its_lifetime_was_cut() -> None:
+    store = AnswerStore(64, 10_000_000)
+    held = stored("a")
+    store.put("a", held)
+    assert held.until == 1
+    store.limit(held, Lifetime(0.5, 0.5))
+    assert (held.until, held.lifetime) == (0.5, Lifetime(0.5, 0.5))
+
+
+def test_the_head_of_an_answer_counts_too() -> None:
+    long = stored("a")
+    long.answer = plain(200, b"", [(b"Etag", b"x" * 9000)])
+    assert long.cost > stored("a").cost + 9000
