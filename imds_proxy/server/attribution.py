@@ -6,10 +6,12 @@ Thin: `callers` finds out; here is only where and how long it may run.
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import sys
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 from imds_proxy.callers.capture import Captured
@@ -20,7 +22,17 @@ from imds_proxy.policy.caller import Caller, Identity
 _THREADS = 2
 _MAX_WAITING = 512
 _SWITCH_INTERVAL = 0.0002  # seconds
+_NICE = -15
 _PATIENCE = 0.3  # seconds; what is left of the caller's second is for its answer
+
+
+def look_before_they_leave() -> None:
+    """Puts this process before ordinary ones, where it may: a caller that exits within milliseconds of its
+    request is otherwise gone before it is looked at whenever the machine is busy (measured at a load of
+    14 on two cores: half of such callers had no name, now one in twenty-five). To be called before threads
+    are begun, which inherit it."""
+    with suppress(OSError):  # without CAP_SYS_NICE; the unit sets it too
+        os.setpriority(os.PRIO_PROCESS, 0, min(_NICE, os.getpriority(os.PRIO_PROCESS, 0)))
 
 
 class BoundedAttribution:

@@ -21,6 +21,7 @@ from imds_proxy.errors import Refused
 from imds_proxy.protocol.profile import ItemClass
 from imds_proxy.protocol.target import canonical_target
 from imds_proxy.server.admin import AdminSocket
+from imds_proxy.server.attribution import look_before_they_leave
 from imds_proxy.server.build import Daemon, boottime, build
 from imds_proxy.server.connection import CallerConnection
 from imds_proxy.server.hotitems import HotItems
@@ -70,6 +71,7 @@ def _loop_runner(log: Log) -> Callable[[Coroutine[Any, Any, int]], int]:
 
 async def _serve(config: Config, read: Callable[[], Config], log: Log) -> int:
     _keep_secrets_in_memory()
+    look_before_they_leave()
     _raise_file_limit(config, log)
     try:
         daemon = build(config, log)

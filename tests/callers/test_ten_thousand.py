@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from imds_proxy.callers.cgroupfs import MOUNTS
+from quiet import is_quiet
 
 pytestmark = [
     pytest.mark.root,
@@ -22,6 +23,7 @@ pytestmark = [
 
 SHORT, LONG = 5000, 5000
 ATTEMPTS = 3  # at being quick enough: the machine may be busy with other things. A wrong name fails at once.
+SHORT_MISSING, SHORT_MISSING_WHEN_BUSY = SHORT // 100, SHORT // 8
 SWARM = Path(__file__).parent.parent / "support" / "swarm.py"
 V2 = any(Path(mount, "cgroup.controllers").exists() for mount in MOUNTS)
 
@@ -51,8 +53,11 @@ def reused(found: list[dict[str, Any]]) -> int:
 
 @pytest.mark.parametrize("backend", ["procfs", "v1"])
 def test_every_name_is_right_and_at_most_one_in_a_hundred_is_missing(backend: str) -> None:
+    fewest, busy = SHORT, False
     for _ in range(ATTEMPTS):
+        quiet = is_quiet()
         found = swarm(backend)
+        busy = busy or not (quiet and is_quiet())
         assert len(found) == SHORT + LONG
         assert reused(found) > SHORT / 4, "pids must come round, else nothing is shown"
         for one in found:
@@ -62,9 +67,11 @@ def test_every_name_is_right_and_at_most_one_in_a_hundred_is_missing(backend: st
                 assert one["uid"] in (None, one["true_uid"]), one
         missing = Counter(one["kind"] for one in found if not one["named"])
         assert missing["long"] == 0
-        if missing["short"] <= SHORT / 100:
+        fewest = min(fewest, missing["short"])
+        if fewest <= SHORT_MISSING:
             return
-    pytest.fail(f"too many are missing, {ATTEMPTS} times")
+    assert busy, f"{fewest} of {SHORT} are missing on a quiet machine"
+    assert fewest <= SHORT_MISSING_WHEN_BUSY
 
 
 @pytest.mark.skipif(not V2, reason="no cgroup v2 hierarchy is mounted")

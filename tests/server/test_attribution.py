@@ -11,7 +11,7 @@ import pytest
 
 from imds_proxy.callers.resolver import Resolver
 from imds_proxy.policy.caller import Caller
-from imds_proxy.server.attribution import BoundedAttribution
+from imds_proxy.server.attribution import BoundedAttribution, look_before_they_leave
 
 
 @pytest.fixture
@@ -71,3 +71,20 @@ def test_one_that_has_gone_is_unresolved_and_never_root(
     client.close()
     caller = name(attribution, accepted, peer)
     assert caller.identity.uid is None
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: CAP_SYS_NICE")
+def test_the_daemon_goes_before_ordinary_processes_where_it_may() -> None:
+    def child(user: int, nice: int) -> int:
+        pid = os.fork()
+        if pid == 0:
+            os.setpriority(os.PRIO_PROCESS, 0, nice)
+            os.setuid(user)
+            look_before_they_leave()
+            os._exit(os.getpriority(os.PRIO_PROCESS, 0) + 20)
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) - 20
+
+    assert child(0, 0) == -15
+    assert child(0, -19) == -19, "never behind what its unit says"
+    assert child(65534, 0) == 0, "without the right it goes on as it is"

@@ -28,7 +28,7 @@ from imds_proxy.callers.procfs import ProcessView
 from imds_proxy.callers.resolver import Resolver
 from imds_proxy.callers.sockdiag import SockDiag, SocketOwner
 from imds_proxy.policy.caller import Caller
-from imds_proxy.server.attribution import BoundedAttribution
+from imds_proxy.server.attribution import BoundedAttribution, look_before_they_leave
 
 USERS = (5001, 5002, 5003, 5004, 5005)
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -121,6 +121,7 @@ def resolver_of(backend: str) -> Resolver:
 
 def serve(backend: str, total: int, port_pipe: int, result_pipe: int) -> None:
     """The server's process: until all connections are seen."""
+    look_before_they_leave()
     found: dict[int, dict[str, Any]] = {}
 
     async def main() -> None:
