@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 from typing import Any, cast
@@ -34,6 +35,16 @@ def _nowhere(_: bytes) -> None:
     """Where a connection writes that is not open."""
 
 
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """What is known of a connection before it has a transport: its caller, or a coroutine for it, the epoch
+    of that naming, and the first bytes."""
+
+    caller: Caller | Coroutine[Any, Any, Caller]
+    epoch: int
+    data: bytes
+
+
 class CallerConnection(asyncio.Protocol):
     """A connection from accept to close. One request is answered at a time, in order.
 
@@ -42,6 +53,7 @@ class CallerConnection(asyncio.Protocol):
     """
 
     __slots__ = (
+        "_arrival",
         "_arrived",
         "_blocked",
         "_clock",
@@ -63,8 +75,8 @@ class CallerConnection(asyncio.Protocol):
         "_write",
     )
 
-    def __init__(self, shared: Shared) -> None:
-        self._shared, self._clock = shared, shared.clock
+    def __init__(self, shared: Shared, arrival: Arrival | None = None) -> None:
+        self._shared, self._clock, self._arrival = shared, shared.clock, arrival
         self._plans, self._failure = _NONE, _NO_FAILURE
         self._write: Callable[[bytes], None] = _nowhere
         self._touch_at = 0.0
@@ -93,13 +105,27 @@ class CallerConnection(asyncio.Protocol):
             answer = refusal_answer(TOO_MANY_CONNECTIONS)
             self._transport.write(answer.encode(head_only=False, keep_alive=False))
             self._transport.close()
+            self._forget_arrival()
             return
-        self._ask_who(self._transport)
+        arrival, self._arrival = self._arrival, None
+        if arrival is None:
+            self._ask_who(self._transport)
+            return
+        self._epoch = arrival.epoch
+        self._name(arrival.caller, self._transport.get_extra_info("socket"))
+        if arrival.data:
+            self.data_received(arrival.data)
 
     def _ask_who(self, transport: asyncio.Transport) -> None:
         self._peer, self._epoch = None, self._shared.attribution.epoch
         accepted = transport.get_extra_info("socket")
-        caller = self._shared.attribution.begin(accepted, transport.get_extra_info("peername"))
+        self._name(self._shared.attribution.begin(accepted, transport.get_extra_info("peername")), accepted)
+
+    def _forget_arrival(self) -> None:
+        if self._arrival is not None and not isinstance(self._arrival.caller, Caller):
+            self._arrival.caller.close()
+
+    def _name(self, caller: Caller | Coroutine[Any, Any, Caller], accepted: socket.socket) -> None:
         if isinstance(caller, Caller):
             self._know(caller, accepted)
         else:

@@ -11,7 +11,6 @@ import ctypes
 import errno
 import resource
 import signal
-import socket
 import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -21,16 +20,16 @@ from imds_proxy.errors import Refused
 from imds_proxy.protocol.profile import ItemClass
 from imds_proxy.protocol.target import canonical_target
 from imds_proxy.server.admin import AdminSocket
+from imds_proxy.server.arrivals import Arrivals
 from imds_proxy.server.attribution import look_before_they_leave
 from imds_proxy.server.build import Daemon, boottime, build
-from imds_proxy.server.connection import CallerConnection
 from imds_proxy.server.hotitems import HotItems
+from imds_proxy.server.listener import Listener, bind
 from imds_proxy.server.log import Log
 from imds_proxy.server.reload import Reloader
 from imds_proxy.server.state import GrantFile, boot_id
 from imds_proxy.server.watching import Watching
 
-_BACKLOG = 4096
 _SWEEP = 1.0  # seconds between checks of time limits and writes of grants
 _LAST_READ = 0.02  # seconds: some turns of the loop
 _SPARE_FILES = 2048  # three for each process that is remembered as a caller
@@ -95,18 +94,19 @@ async def _serve(config: Config, read: Callable[[], Config], log: Log) -> int:
 
     loop.add_signal_handler(signal.SIGHUP, reload_soon)
 
-    servers: list[asyncio.Server] = []
+    arrivals = Arrivals(lambda: reloader.daemon.shared)
+    listeners: list[Listener] = []
     for address in config.listen:
         try:
-            servers.append(await _listen(reloader, address, config.hop_limit))
+            bound = await bind(address, config.hop_limit)
         except OSError as error:
             log.event("cannot-listen", f"cannot listen on {address}: {_reason(error)}")
             return 1
+        listeners += [Listener(one, arrivals.welcome) for one in bound]
     admin = await _open_admin(config, reloader, log)  # before anybody is told that the daemon is there
-    for server in servers:
-        for listener in server.sockets:
-            host, port = listener.getsockname()[:2]
-            print(f"listening on http://{Address(host, port)}", flush=True)  # noqa: T201  machine contract
+    for listener in listeners:
+        host, port = listener.socket.getsockname()[:2]
+        print(f"listening on http://{Address(host, port)}", flush=True)  # noqa: T201  machine contract
     log.event("ready", "serving", mode=config.mode, upstream=str(config.upstream.address))
 
     hot = HotItems(config.state)
@@ -117,7 +117,7 @@ async def _serve(config: Config, read: Callable[[], Config], log: Log) -> int:
         await admin.close()
 
     log.event("draining", "stopping: answering what was asked, accepting nothing new")
-    await _drain(daemon, servers, config.limits.drain)
+    await _drain(daemon, listeners, config.limits.drain)
     for task in (probing, sweeping):
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -149,23 +149,13 @@ async def _open_admin(config: Config, reloader: Reloader, log: Log) -> AdminSock
     return admin
 
 
-async def _listen(reloader: Reloader, address: Address, hop_limit: int) -> asyncio.Server:
-    server = await asyncio.get_running_loop().create_server(
-        lambda: CallerConnection(reloader.daemon.shared), address.host, address.port, backlog=_BACKLOG
-    )
-    for listener in server.sockets:  # what is accepted inherits it
-        listener.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, hop_limit)
-        if listener.family == socket.AF_INET6:
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, hop_limit)
-    return server
-
-
-async def _drain(daemon: Daemon, servers: list[asyncio.Server], seconds: float) -> None:
+async def _drain(daemon: Daemon, listeners: list[Listener], seconds: float) -> None:
     until = boottime() + seconds
     # What callers sent before they could know may lie unread in the kernel: it is accepted, read, answered.
     await asyncio.sleep(_LAST_READ)
-    for server in servers:
-        server.close()
+    for listener in listeners:
+        listener.close()
+    await asyncio.sleep(0)
     for connection in daemon.register:
         connection.drain()
     await asyncio.sleep(_LAST_READ)

@@ -1,0 +1,130 @@
+"""Listening sockets: what they accept comes out in batches, and nothing that waits is lost on close."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from collections.abc import Sequence
+
+import pytest
+
+from imds_proxy.config import parse_address
+from imds_proxy.server.listener import Accepted, Listener, bind
+
+
+class Guests:
+    """Keeps what was accepted."""
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+        self.peers: list[object] = []
+
+    def welcome(self, batch: Sequence[Accepted]) -> None:
+        self.batches.append(len(batch))
+        for connection, peer in batch:
+            self.peers.append(peer)
+            connection.close()
+
+
+async def until(condition: object) -> None:
+    for _ in range(200):
+        if condition():  # type: ignore[operator]
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it did not come to that")
+
+
+def test_all_that_wait_come_in_batches_in_their_order() -> None:
+    async def main() -> tuple[list[int], bool]:
+        (listening,) = await bind(parse_address("127.0.0.1:0"), 1)
+        callers = [socket.create_connection(listening.getsockname()) for _ in range(100)]
+        names = [caller.getsockname() for caller in callers]
+        guests = Guests()
+        listener = Listener(listening, guests.welcome)
+        await until(lambda: len(guests.peers) == 100)
+        listener.close()
+        for caller in callers:
+            caller.close()
+        return guests.batches, guests.peers == names
+
+    assert asyncio.run(main()) == ([64, 36], True)
+
+
+def test_close_takes_what_has_come_and_no_more() -> None:
+    async def main() -> int:
+        (listening,) = await bind(parse_address("127.0.0.1:0"), 1)
+        guests, name = Guests(), listening.getsockname()
+        listener = Listener(listening, guests.welcome)
+        callers = [socket.create_connection(name) for _ in range(130)]
+        listener.close()
+        listener.close()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(name)
+        for caller in callers:
+            caller.close()
+        return len(guests.peers)
+
+    assert asyncio.run(main()) == 130
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+def test_what_is_accepted_has_the_hop_limit(host: str) -> None:
+    async def main() -> int:
+        found: list[int] = []
+
+        def welcome(batch: Sequence[Accepted]) -> None:
+            for one, _ in batch:
+                option = (socket.IPPROTO_IP, socket.IP_TTL)
+                if one.family == socket.AF_INET6:
+                    option = (socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS)
+                found.append(one.getsockopt(*option))
+                one.close()
+
+        (listening,) = await bind(parse_address(f"{host}:0"), 3)
+        listener = Listener(listening, welcome)
+        caller = socket.create_connection(listening.getsockname()[:2])
+        await until(lambda: found)
+        caller.close()
+        listener.close()
+        return found[0]
+
+    assert asyncio.run(main()) == 3
+
+
+def test_an_address_that_is_taken_is_an_error_that_says_so() -> None:
+    async def main() -> int | None:
+        (listening,) = await bind(parse_address("127.0.0.1:0"), 1)
+        with listening, pytest.raises(OSError, match="Address already in use") as error:
+            await bind(parse_address(f"127.0.0.1:{listening.getsockname()[1]}"), 1)
+        return error.value.errno
+
+    assert asyncio.run(main()) == errno.EADDRINUSE
+
+
+def test_without_descriptors_it_waits_and_goes_on() -> None:
+    class Exhausted:
+        """A listening socket that cannot give a descriptor, twice."""
+
+        def __init__(self, listening: socket.socket) -> None:
+            self.listening, self.refusals = listening, 2
+            self.fileno, self.close = listening.fileno, listening.close
+            self.setblocking = listening.setblocking
+
+        def accept(self) -> Accepted:
+            if self.refusals:
+                self.refusals -= 1
+                raise OSError(errno.EMFILE, "Too many open files")
+            return self.listening.accept()
+
+    async def main() -> int:
+        (listening,) = await bind(parse_address("127.0.0.1:0"), 1)
+        guests = Guests()
+        listener = Listener(Exhausted(listening), guests.welcome)  # type: ignore[arg-type]  # a stand-in
+        caller = socket.create_connection(listening.getsockname())
+        await until(lambda: guests.peers)
+        caller.close()
+        listener.close()
+        return len(guests.peers)
+
+    assert asyncio.run(main()) == 1
