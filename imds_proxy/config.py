@@ -17,7 +17,7 @@ from imds_proxy.config_file import FileRefused, read_text
 from imds_proxy.config_intercept import Intercept, intercept_conflicts
 from imds_proxy.config_reader import KeyDoc, SectionReader, describe_section, key
 from imds_proxy.config_rules import Policy, rule_conflicts
-from imds_proxy.config_sections import CONNECTING, Admin, Cache, Limits, Log, LogFormat, Upstream
+from imds_proxy.config_sections import CONNECTING, Admin, Cache, Ledger, Limits, Log, LogFormat, Upstream
 from imds_proxy.config_values import (
     Address,
     Count,
@@ -41,6 +41,7 @@ __all__ = [
     "ConfigErrors",
     "Intercept",
     "KeyDoc",
+    "Ledger",
     "Limits",
     "Log",
     "LogFormat",
@@ -125,6 +126,7 @@ class Config:
     cache: Cache = field(default=Cache())
     log: Log = field(default=Log())
     intercept: Intercept = field(default=Intercept())
+    ledger: Ledger = field(default=Ledger())
     admin: Admin = field(default_factory=Admin)
 
 

@@ -175,3 +175,25 @@ class Cache:
             "How much longer static and slow items are served while the service cannot be asked.",
         ),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """What is remembered of callers on disk. Durations in seconds, sizes in bytes."""
+
+    enabled: bool = field(default=True, metadata=key(Flag(), "false: callers are only logged."))
+    path: Path = field(
+        default=Path("ledger.db"),
+        metadata=key(Directory("state"), "The file (SQLite, with -wal and -shm beside it)."),
+    )
+    keep: float = field(
+        default=90 * _DAY, metadata=key(Duration(_DAY, 10 * _YEAR), "What was seen longer ago is forgotten.")
+    )
+    size: int = field(
+        default=64 * 1024 * 1024,
+        metadata=key(Size(1024 * 1024, 16 * 1024**3), "Largest file; the oldest counts make room."),
+    )
+
+    def below(self, state: Path) -> Path:
+        """The file's whole path, where `state` is the state directory."""
+        return state / self.path

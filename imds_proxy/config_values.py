@@ -327,16 +327,20 @@ class ItemPattern:
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """An absolute path in normal form; whether it exists is seen when it is used."""
+    """An absolute path in normal form, or one below the directory that the key `base` has."""
+
+    base: str | None = None
 
     @property
     def allowed(self) -> str:
         """What may be written."""
-        return "an absolute path without . and .."
+        below = f"; a relative one is below `{self.base}`" if self.base else ""
+        return f"{'a' if below else 'an absolute'} path without . and ..{below}"
 
     def read(self, text: str, tag: str) -> Path:
         """Raises ValueError."""
-        if not text.startswith("/") or {".", ".."} & set(PurePosixPath(text).parts + tuple(text.split("/"))):
+        dots = {".", ".."} & set(PurePosixPath(text).parts + tuple(text.split("/")))
+        if dots or not (self.base or text.startswith("/")):
             raise ValueError(f"{quoted(text)} is not {self.allowed}")
         return Path(text)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any
 
@@ -61,6 +61,10 @@ class StableCaller:
         kind = next((k for k in ("pod", "image", "container", "unit") if getattr(self, k) is not None), None)
         facts = (self.exe, self.script, who, kind, place)
         return blake2b(json.dumps(facts).encode("utf-8", "surrogatepass"), digest_size=_DIGEST).digest()
+
+    def without_program(self) -> StableCaller:
+        """Some program of the same identity: what too many are counted as."""
+        return replace(self, exe=None, script=None, cmdline=None)
 
 
 def pod_owner(pod: Pod) -> str:
@@ -141,4 +145,14 @@ class Installed:
     seen: float
 
 
-Entry = Batch | Described | Installed
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """That requests of a time (Unix seconds) were not counted, why, and how many of them or of callers."""
+
+    begin: float
+    end: float
+    reason: str
+    count: int
+
+
+Entry = Batch | Described | Installed | Lost

@@ -30,6 +30,7 @@ CREATE TABLE callers (
   findings TEXT,             -- JSON [{...}], what was noticed beside the client
   advice TEXT                -- a sentence
 );
+CREATE INDEX callers_by_identity ON callers (uid, unit, container);
 
 -- Sums of an hour. decision: allowed | would-refuse | refused | failed, reason: the refusal's slug;
 -- cause: of a fallback, why its call with a token had failed; agent: in `agents`.

@@ -166,6 +166,7 @@ def needs_restart(old: Config, new: Config) -> list[str]:
         "attribution",
         "log",
         "intercept",
+        "ledger",
         "admin",
     )
     return [name for name in names if getattr(old, name) != getattr(new, name)]

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import ctypes
 import errno
+import platform
 import resource
 import signal
 import sys
@@ -22,6 +23,7 @@ from imds_proxy.protocol.target import canonical_target
 from imds_proxy.server.admin import AdminSocket
 from imds_proxy.server.arrivals import Arrivals
 from imds_proxy.server.attribution import look_before_they_leave
+from imds_proxy.server.bookkeeping import Bookkeeper, open_ledger
 from imds_proxy.server.build import Daemon, boottime, build
 from imds_proxy.server.hotitems import HotItems
 from imds_proxy.server.listener import Listener, bind
@@ -107,25 +109,33 @@ async def _serve(config: Config, read: Callable[[], Config], log: Log) -> int:
     for listener in listeners:
         host, port = listener.socket.getsockname()[:2]
         print(f"listening on http://{Address(host, port)}", flush=True)  # noqa: T201  machine contract
-    log.event("ready", "serving", mode=config.mode, upstream=str(config.upstream.address))
+    log.event(
+        "ready",
+        "serving",
+        mode=config.mode,
+        upstream=str(config.upstream.address),
+        host=platform.node(),
+    )
+    books = Bookkeeper(daemon.events, open_ledger(config, boot_id(), log), lambda: reloader.config)
 
     hot = HotItems(config.state)
     probing = loop.create_task(_greet(daemon, config, hot, log))
     sweeping = loop.create_task(_sweep(daemon, grants if keeps_grants else None, hot, config, log))
+    noting = loop.create_task(books.run())
     await stop.wait()
     if admin is not None:
         await admin.close()
 
     log.event("draining", "stopping: answering what was asked, accepting nothing new")
     await _drain(daemon, listeners, config.limits.drain)
-    for task in (probing, sweeping):
+    for task in (probing, sweeping, noting):
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
     if keeps_grants:
         _save_grants(daemon, grants, log)
     _save_hot(daemon, hot)
-    daemon.events.take()
+    books.close()
     daemon.events.summarise()
     daemon.attribution.close()
     daemon.pool.close()
@@ -217,7 +227,6 @@ async def _sweep(daemon: Daemon, grants: GrantFile | None, hot: HotItems, config
             save_hot_at = now + _SAVE_HOT
         if grants is not None:
             unwritten = _save_grants(daemon, grants, log, unwritten)
-        daemon.events.take()
         if now >= summarise_at:
             daemon.events.summarise()
             summarise_at = now + config.log.summary

@@ -1,0 +1,304 @@
+"""The ledger's file as the daemon writes it: batches in, bounded by size and age.
+
+For one thread. Raises sqlite3.Error for what the disk or the file refuses; decides nothing about it.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from cachetools import LRUCache
+
+from imds_proxy.ledger.entries import Alike, Batch, Described, Entry, Installed, Lost, Moment, StableCaller
+from imds_proxy.ledger.schema import migrate
+
+_HOUR = 3600
+_PAGE = 4096
+_CLOCK_STEP = 2.0  # seconds between the two clocks: more is a step of the wall clock
+_PAUSE = 10.0  # seconds without a batch, after which it is not known what happened meanwhile
+_MAX_PROGRAMS = 512  # callers of one identity; more are counted as one
+_MAX_ITEMS = 1024  # paths of one caller
+_MAX_AGENTS = 2048
+_CROWDED, _RELIEVED = 0.9, 0.8  # of the size: begin and end of making room
+_TIDY = 600.0  # seconds between looks for what is too old
+_FEW_CALLERS = 64  # are kept whatever the size
+_AGED = (("sessions", "last_seen"), ("items", "last_seen"), ("spans", "end"), ("losses", "end"))
+
+_UPSERT_CALLER = """
+INSERT INTO callers
+  (key, exe, script, user, uid, unit, container, image, pod, origin, cmdline, first_seen, last_seen)
+VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)
+ON CONFLICT (key) DO UPDATE SET last_seen = excluded.last_seen, cmdline = excluded.cmdline,
+  container = excluded.container
+"""
+_ADD_HOUR = """
+INSERT INTO hours VALUES (?,?,?,?,?,?,?,?,?)
+ON CONFLICT DO UPDATE SET count = count + excluded.count
+"""
+_ADD_SESSION = """
+INSERT INTO sessions VALUES (?,?,?,?,?)
+ON CONFLICT DO UPDATE SET last_seen = excluded.last_seen, count = count + excluded.count
+"""
+_ADD_SPAN = """
+INSERT INTO spans (boot, begin, end, begin_boot, end_boot, mode, enforcement, interception, version)
+VALUES (?,?,?,?,?,?,?,?,?)
+"""
+_ADD_ITEM = "INSERT INTO items VALUES (?,?,?) ON CONFLICT DO UPDATE SET last_seen = excluded.last_seen"
+
+
+class LedgerStore:
+    """An open ledger. `keep` is in seconds, `size` in bytes, `host` the name of this machine."""
+
+    def __init__(self, path: Path, keep: float, size: int, host: str, boot: str) -> None:
+        """Opens or makes the file and migrates it. Raises NotALedger, sqlite3.Error, OSError."""
+        self._keep, self._pages, self._boot = keep, size // _PAGE, boot
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not path.exists():
+            path.touch(mode=0o600)
+        # The statements of a batch are one transaction of ours.
+        self._db = sqlite3.connect(path, isolation_level=None, timeout=0.5)
+        try:
+            self._prepare(host)
+        except BaseException:
+            self._db.close()
+            raise
+        self._ids: LRUCache[StableCaller, tuple[int, StableCaller]] = LRUCache(8192)
+        self._agents: dict[str, int] = {}
+        self._items: LRUCache[int, set[str]] = LRUCache(4096)
+        self._span: int | None = None
+        self._last: Batch | None = None
+        self._steady: float | None = None  # since when the clock goes on as it did (CLOCK_BOOTTIME)
+        self._tidied: float | None = None
+
+    def _prepare(self, host: str) -> None:
+        self._db.execute(f"PRAGMA page_size = {_PAGE}")
+        migrate(self._db)  # first: another program's file is not to be touched
+        self._db.execute("PRAGMA journal_mode = WAL")
+        # Killed at any moment it stays whole; a power cut may cost the last seconds.
+        self._db.execute("PRAGMA synchronous = NORMAL")
+        self._db.execute(f"PRAGMA journal_size_limit = {4 * 1024 * 1024}")
+        (found,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
+        if found != "ok":
+            raise sqlite3.DatabaseError(str(found))
+        self._db.execute(f"PRAGMA max_page_count = {self._pages}")
+        with self._db:
+            self._db.execute("INSERT OR IGNORE INTO meta VALUES ('id', ?)", (secrets.token_hex(16),))
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES ('host', ?)", (host,))
+
+    def write(self, entries: Sequence[Entry]) -> None:
+        """Writes entries, all or none."""
+        span, last = self._span, self._last
+        try:
+            with self._transaction():
+                for entry in entries:
+                    self._write(entry)
+        except BaseException:
+            self._span, self._last = span, last
+            self._forget_rows()
+            raise
+
+    def tidy(self, now: Moment) -> None:
+        """Drops what is too old, now and then, and the oldest where the file has grown near its size."""
+        if self._tidied is None or now.boot - self._tidied >= _TIDY:
+            self._tidied = now.boot
+            self._forget_old(now)
+        if self._used() > self._pages * _CROWDED:
+            self._make_room(now)
+
+    def close(self) -> None:
+        """Closes the file; its write-ahead log is folded in."""
+        self._db.close()
+
+    def _write(self, entry: Entry) -> None:
+        if isinstance(entry, Batch):
+            self._watch(entry)
+            if entry.sums:
+                self._count(entry.sums, entry.at.wall)
+        elif isinstance(entry, Described):
+            client = None if entry.client is None else json.dumps(dict(entry.client))
+            findings = json.dumps([dict(one) for one in entry.findings]) if entry.findings else None
+            self._db.execute(
+                "UPDATE callers SET client = ?, findings = ?, advice = ? WHERE key = ?",
+                (client, findings, entry.advice, entry.key),
+            )
+        elif isinstance(entry, Installed):
+            self._db.execute(
+                "INSERT OR REPLACE INTO programs VALUES (?,?,?,?)",
+                (entry.name, entry.version, entry.where, entry.seen),
+            )
+        elif isinstance(entry, Lost):
+            lost = (entry.begin, entry.end, entry.reason, entry.count)
+            self._db.execute("INSERT INTO losses VALUES (?,?,?,?)", lost)
+
+    def _watch(self, batch: Batch) -> None:
+        """Lengthens the span, or begins another: at the start, after a pause, when what is in force or the
+        clock changed."""
+        now, last = batch.at, self._last
+        passed = now.boot - last.at.boot if last else 0.0
+        stepped = last is not None and abs((now.wall - last.at.wall) - passed) > _CLOCK_STEP
+        if last is None or stepped:
+            self._steady = now.boot
+        if last is None or self._span is None or batch.watch != last.watch or stepped or passed > _PAUSE:
+            # What is true now counts from the last batch on; of a pause nothing is known.
+            before = passed if passed <= _PAUSE else 0.0
+            watch = batch.watch
+            times = (now.wall - before, now.wall, now.boot - before, now.boot)
+            words = (watch.mode, watch.enforcement, watch.interception, watch.version)
+            self._span = self._db.execute(_ADD_SPAN, (self._boot, *times, *words)).lastrowid
+        self._db.execute(
+            "UPDATE spans SET end = ?, end_boot = ?, stopped = ? WHERE id = ?",
+            (now.wall, now.boot, batch.stopping, self._span),
+        )
+        self._last = Batch(now, batch.watch)
+
+    def _count(self, sums: Iterable[tuple[Alike, int]], now: float) -> None:
+        hour = int(now) // _HOUR * _HOUR
+        hours: dict[tuple[object, ...], int] = {}
+        sessions: dict[tuple[int, str], int] = {}
+        items: set[tuple[int, str]] = set()
+        seen: set[StableCaller] = set()
+        for alike, count in sums:
+            caller = self._caller(alike.caller, now, seen)
+            row = (caller, hour, alike.session, alike.item, alike.decision, alike.reason, alike.cause)
+            key = (*row, self._agent(alike.agent))
+            hours[key] = hours.get(key, 0) + count
+            # A refusal for the request's form is an attack on the caller, and no need of it.
+            if alike.path is not None or alike.session == "token":
+                pair = (caller, alike.session)
+                sessions[pair] = sessions.get(pair, 0) + count
+            if alike.path is not None:
+                items.add((caller, alike.path))
+        self._db.executemany(_ADD_HOUR, [(*key, count) for key, count in hours.items()])
+        self._db.executemany(_ADD_SESSION, [(*pair, now, now, count) for pair, count in sessions.items()])
+        self._db.executemany(_ADD_ITEM, [(*one, now) for one in items if self._has_room(*one)])
+
+    def _caller(self, who: StableCaller, now: float, seen: set[StableCaller]) -> int:
+        known = self._ids.get(who)
+        if known is not None and who in seen:
+            return known[0]
+        kept = known[1] if known else self._bounded(who)
+        facts = (kept.exe, kept.script, kept.user, kept.uid, kept.unit, kept.container, kept.image, kept.pod)
+        self._db.execute(_UPSERT_CALLER, (kept.key, *facts, kept.origin, kept.cmdline, now, now))
+        if known is None:
+            (row,) = self._db.execute("SELECT id FROM callers WHERE key = ?", (kept.key,)).fetchone()
+            known = self._ids[who] = (int(row), kept)
+        seen.add(who)
+        return known[0]
+
+    def _bounded(self, who: StableCaller) -> StableCaller:
+        """The caller, or what all further programs of its identity are: nobody fills the ledger alone."""
+        if self._db.execute("SELECT 1 FROM callers WHERE key = ?", (who.key,)).fetchone():
+            return who
+        place = (who.uid, who.unit, who.container)
+        (programs,) = self._db.execute(
+            "SELECT count(*) FROM callers WHERE uid IS ? AND unit IS ? AND container IS ?", place
+        ).fetchone()
+        return who if programs < _MAX_PROGRAMS else who.without_program()
+
+    def _agent(self, text: str) -> int:
+        known = self._agents.get(text)
+        if known is not None:
+            return known
+        row = self._db.execute("SELECT id FROM agents WHERE text = ?", (text,)).fetchone()
+        if row is None:
+            (many,) = self._db.execute("SELECT count(*) FROM agents").fetchone()
+            if many >= _MAX_AGENTS and text:
+                return self._agent("")
+            row = self._db.execute("INSERT INTO agents (text) VALUES (?) RETURNING id", (text,)).fetchone()
+        self._agents[text] = int(row[0])
+        return int(row[0])
+
+    def _has_room(self, caller: int, path: str) -> bool:
+        known: set[str] | None = self._items.get(caller)
+        if known is None:
+            found = self._db.execute("SELECT path FROM items WHERE caller = ?", (caller,))
+            known = self._items[caller] = {path for (path,) in found}
+        if path not in known and len(known) >= _MAX_ITEMS:
+            return False
+        known.add(path)
+        return True
+
+    def _used(self) -> int:
+        (pages,) = self._db.execute("PRAGMA page_count").fetchone()
+        (free,) = self._db.execute("PRAGMA freelist_count").fetchone()
+        return int(pages) - int(free)
+
+    def _forget_old(self, now: Moment) -> None:
+        # A clock that has just been set may be wrong: what is old is told when it has held for an hour.
+        if self._steady is None or now.boot - self._steady < _HOUR:
+            return
+        offset, time = now.wall - now.boot, now.wall - self._keep
+        # Not what this boot wrote while its clock was wrong: that is not as old as it looks.
+        (safe,) = self._db.execute(
+            "SELECT min(begin) FROM spans"
+            " WHERE boot = ? AND abs(begin - begin_boot - ?) > ? AND end_boot + ? >= ?",
+            (self._boot, offset, _HOUR, offset, time),
+        ).fetchone()
+        time = time if safe is None else min(time, safe)
+        with self._transaction():
+            self._db.execute("DELETE FROM hours WHERE hour < ?", (time - _HOUR,))
+            for table, column in _AGED:
+                self._db.execute(f"DELETE FROM {table} WHERE {column} < ?", (time,))  # noqa: S608  (our words)
+            self._forget_callers("last_seen < ?", (time,))
+
+    def _make_room(self, now: Moment) -> None:
+        """Oldest hours first: who a caller is and when it was seen last is dearer."""
+        this_hour = int(now.wall) // _HOUR * _HOUR
+        for _ in range(64):
+            if self._used() <= self._pages * _RELIEVED:
+                return
+            with self._transaction():
+                (until,) = self._db.execute(
+                    "SELECT max(hour) FROM"
+                    " (SELECT DISTINCT hour FROM hours WHERE hour < ? ORDER BY hour LIMIT 24)",
+                    (this_hour,),
+                ).fetchone()
+                if until is not None:
+                    self._db.execute("DELETE FROM hours WHERE hour <= ?", (until,))
+                elif not self._evict():
+                    return
+
+    def _evict(self) -> bool:
+        """Forgets an eighth of the callers, the least recently seen, and notes of which time they are
+        missing; False where they are few."""
+        (callers,) = self._db.execute("SELECT count(*) FROM callers").fetchone()
+        if callers <= _FEW_CALLERS:
+            return False
+        oldest = "SELECT id FROM callers ORDER BY last_seen LIMIT ?"
+        self._db.execute(
+            "INSERT INTO losses SELECT min(first_seen), max(last_seen), 'ledger.size', count(*) FROM callers"  # noqa: S608
+            f" WHERE id IN ({oldest})",
+            (callers // 8,),
+        )
+        self._forget_callers(f"id IN ({oldest})", (callers // 8,))
+        return True
+
+    def _forget_callers(self, which: str, values: tuple[object, ...]) -> None:
+        ids = [one for (one,) in self._db.execute(f"SELECT id FROM callers WHERE {which}", values)]  # noqa: S608  (our own words)
+        for table in ("hours", "sessions", "items"):
+            self._db.executemany(f"DELETE FROM {table} WHERE caller = ?", [(one,) for one in ids])  # noqa: S608
+        self._db.executemany("DELETE FROM callers WHERE id = ?", [(one,) for one in ids])
+        if ids:
+            self._forget_rows()
+
+    def _forget_rows(self) -> None:
+        """Drops what is remembered of rows that may be there no longer."""
+        self._ids.clear()
+        self._agents.clear()
+        self._items.clear()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise

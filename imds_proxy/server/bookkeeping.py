@@ -1,0 +1,84 @@
+"""What the daemon tells its ledger twice a second: what was counted, and that it watches, and how.
+
+Thin: `events` counts, `ledger` writes; here is only when, and what is in force.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable
+
+from imds_proxy import __version__
+from imds_proxy.config import Config
+from imds_proxy.ledger.entries import Batch, Moment, Watch
+from imds_proxy.ledger.store import LedgerStore
+from imds_proxy.ledger.writer import LedgerWriter
+from imds_proxy.protocol.profile import PROFILES
+from imds_proxy.server.events import RequestEvents
+from imds_proxy.server.log import Log
+
+_INTERVAL = 0.5  # seconds: a killed daemon loses what it counted since, and less than one second
+
+
+def now() -> Moment:
+    """This instant on both clocks."""
+    return Moment(time.time(), time.clock_gettime(time.CLOCK_BOOTTIME))
+
+
+def open_ledger(config: Config, boot: str, log: Log) -> LedgerWriter | None:
+    """The writer of the ledger that is configured, if one is; the file is opened in its thread."""
+    if not config.ledger.enabled:
+        return None
+    path, keep, size = config.ledger.below(config.state), config.ledger.keep, config.ledger.size
+
+    def open_store() -> LedgerStore:
+        return LedgerStore(path, keep, size, socket.gethostname(), boot)
+
+    def say(event: str, message: str, detail: str) -> None:
+        log.event(event, message, detail=detail)
+
+    return LedgerWriter(path, open_store, say)
+
+
+def watch_of(config: Config, interception: Callable[[], str] | None = None) -> Watch:
+    """How the daemon watches by this configuration. `interception` tells the state of a redirect that the
+    daemon keeps itself; without one it sees all callers only where it listens at the service's address."""
+    owns = any(one.host in PROFILES[config.provider].addresses for one in config.listen)
+    how = interception() if interception else "address" if owns else "none"
+    return Watch(config.mode, config.policy.enforcement, how, __version__)
+
+
+class Bookkeeper:
+    """Hands batches to the ledger. `config` gives the configuration in force."""
+
+    def __init__(
+        self,
+        events: RequestEvents,
+        ledger: LedgerWriter | None,
+        config: Callable[[], Config],
+        interception: Callable[[], str] | None = None,
+        clock: Callable[[], Moment] = now,
+    ) -> None:
+        self._events, self._ledger, self._config = events, ledger, config
+        self._interception, self._clock = interception, clock
+
+    async def run(self) -> None:
+        """Until it is cancelled."""
+        while True:
+            self.note()
+            await asyncio.sleep(_INTERVAL)
+
+    def note(self, *, stopping: bool = False) -> None:
+        """One batch, now. Without a ledger counts are taken all the same: the log sums them up."""
+        sums = self._events.take()
+        if self._ledger is not None:
+            watch = watch_of(self._config(), self._interception)
+            self._ledger.put(Batch(self._clock(), watch, sums, stopping))
+
+    def close(self) -> None:
+        """The last batch; waits a moment for it to be written."""
+        self.note(stopping=True)
+        if self._ledger is not None:
+            self._ledger.close()

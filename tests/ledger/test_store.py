@@ -1,0 +1,193 @@
+"""The ledger as the daemon writes it: sums, spans, bounds."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from histories import CURL, DAY, START, WATCH, alike, at, batch, opened
+from imds_proxy.ledger.entries import Batch, Described, Installed, Lost, Moment, StableCaller
+from imds_proxy.ledger.schema import open_to_read
+from imds_proxy.ledger.store import LedgerStore
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "ledger.db"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[LedgerStore]:
+    store = opened(path)
+    yield store
+    store.close()
+
+
+def rows(path: Path, query: str) -> list[tuple[Any, ...]]:
+    reading = open_to_read(path)
+    try:
+        return reading.execute(query).fetchall()
+    finally:
+        reading.close()
+
+
+def test_requests_that_are_alike_add_up_by_hour(store: LedgerStore, path: Path) -> None:
+    store.write(
+        [batch(0, (alike(), 2)), batch(1, (alike(), 3), (alike(decision="refused", reason="rule"), 1))]
+    )
+    store.write([batch(3600, (alike(), 7))])
+    found = rows(
+        path, "SELECT hour, session, item, decision, reason, count FROM hours ORDER BY hour, decision"
+    )
+    first = START // 3600 * 3600
+    assert found == [
+        (first, "legacy", "static", "allowed", "", 5),
+        (first, "legacy", "static", "refused", "rule", 1),
+        (first + 3600, "legacy", "static", "allowed", "", 7),
+    ]
+    assert rows(path, "SELECT session, first_seen, last_seen, count FROM sessions") == [
+        ("legacy", START, START + 3600, 13)
+    ]
+    assert rows(path, "SELECT path, last_seen FROM items") == [("/latest/meta-data/mac", START + 3600)]
+
+
+def test_a_caller_has_one_row_whatever_its_processes(store: LedgerStore, path: Path) -> None:
+    store.write([batch(0, (alike(), 1)), batch(5, (alike(replace(CURL, cmdline="curl y")), 1))])
+    assert rows(path, "SELECT exe, user, unit, cmdline, first_seen, last_seen FROM callers") == [
+        ("/usr/bin/curl", "root", "cron.service", "curl y", START, START + 5)
+    ]
+
+
+def test_what_a_caller_was_made_to_send_is_no_need_of_it(store: LedgerStore, path: Path) -> None:
+    relayed = replace(alike(decision="refused", reason="relayed"), path=None)
+    store.write([batch(0, (relayed, 4))])
+    assert rows(path, "SELECT count FROM hours") == [(4,)]
+    assert rows(path, "SELECT * FROM sessions") == []
+
+
+def test_a_description_goes_to_its_caller(store: LedgerStore, path: Path) -> None:
+    found = Described(
+        CURL.key, {"name": "curl", "version": "8", "where": "/usr/bin"}, ({"kind": "x"},), "Do."
+    )
+    store.write([batch(0, (alike(), 1)), found, Installed("cloud-init", "22.1", "/usr/bin", START)])
+    assert rows(path, "SELECT client, findings, advice FROM callers") == [
+        ('{"name": "curl", "version": "8", "where": "/usr/bin"}', '[{"kind": "x"}]', "Do.")
+    ]
+    store.write([batch(1, (alike(), 1))])
+    assert rows(path, "SELECT advice FROM callers") == [("Do.",)]
+    assert rows(path, "SELECT name, version FROM programs") == [("cloud-init", "22.1")]
+
+
+def test_a_span_goes_on_while_nothing_changes_and_survives_the_daemon(path: Path) -> None:
+    store = opened(path)
+    store.write([batch(second) for second in range(10)])
+    store.write([batch(10, watch=replace(WATCH, interception="down")), batch(11, stopping=True)])
+    store.close()
+    spans = rows(path, "SELECT begin - 1790000000, end - 1790000000, interception, stopped FROM spans")
+    assert spans == [(0, 9, "redirect", 0), (9, 10, "down", 0), (10, 11, "redirect", 1)]
+
+
+def test_a_pause_is_not_bridged(store: LedgerStore, path: Path) -> None:
+    store.write([batch(0), batch(5), batch(65), batch(70)])
+    assert rows(path, "SELECT begin_boot, end_boot FROM spans") == [(1000, 1005), (1065, 1070)]
+
+
+def test_a_clock_that_steps_begins_a_span_whose_other_clock_goes_on(store: LedgerStore, path: Path) -> None:
+    ahead = Moment(START + 86401, 1001.0)
+    store.write([batch(0), Batch(ahead, WATCH)])
+    assert rows(path, "SELECT begin, end, begin_boot, end_boot FROM spans") == [
+        (START, START, 1000, 1000),
+        (START + 86400, START + 86401, 1000, 1001),
+    ]
+
+
+def test_a_batch_is_written_whole_or_not_at_all(store: LedgerStore, path: Path) -> None:
+    store.write([batch(0, (alike(), 1))])
+    with pytest.raises(sqlite3.Error):
+        store.write([batch(1, (alike(), 1)), Lost(0, 1, None, 1)])  # type: ignore[arg-type]
+    assert rows(path, "SELECT count FROM hours") == [(1,)]
+    store.write([batch(1, (alike(), 1)), Lost(START, START + 1, "the disk stalled", 1)])
+    assert rows(path, "SELECT count FROM hours") == [(2,)]
+    assert rows(path, "SELECT reason FROM losses") == [("the disk stalled",)]
+
+
+def test_one_identity_cannot_fill_the_ledger_with_programs(store: LedgerStore, path: Path) -> None:
+    many = [StableCaller(f"/tmp/{number}", user="app", uid=1000) for number in range(2000)]
+    store.write([batch(0, *[(alike(one), 1) for one in many])])
+    store.write([batch(1, *[(alike(one), 1) for one in many])])
+    assert rows(path, "SELECT count(*), count(exe) FROM callers") == [(513, 512)]
+    assert rows(path, "SELECT sum(count) FROM hours") == [(4000,)]
+
+
+def test_paths_of_a_caller_are_bounded(store: LedgerStore, path: Path) -> None:
+    store.write([batch(0, *[(alike(path=f"/latest/{n}"), 1) for n in range(3000)])])
+    assert rows(path, "SELECT count(*) FROM items") == [(1024,)]
+    assert rows(path, "SELECT sum(count) FROM hours") == [(3000,)]
+
+
+def test_agents_are_bounded(store: LedgerStore, path: Path) -> None:
+    store.write([batch(0, *[(alike(agent=f"agent {n}"), 1) for n in range(3000)])])
+    assert rows(path, "SELECT count(*) <= 2049 FROM agents") == [(1,)]
+    assert rows(path, "SELECT sum(count) FROM hours") == [(3000,)]
+
+
+def test_what_is_older_than_keep_is_forgotten(path: Path) -> None:
+    store = opened(path, keep=30 * DAY)
+    old, new = StableCaller("/old", user="a"), StableCaller("/new", user="a")
+    store.write([batch(0, (alike(old), 1), (alike(new), 1))])
+    store.write([batch(20 * DAY, (alike(new), 1))])
+    store.write([batch(31 * DAY)])
+    store.write([batch(31 * DAY + second) for second in range(1, 3700, 9)])
+    store.tidy(at(31 * DAY + 3700))
+    store.close()
+    assert rows(path, "SELECT exe FROM callers") == [("/new",)]
+    assert rows(path, "SELECT count(*) FROM hours") == [(1,)]
+    assert rows(path, "SELECT count(*) FROM spans WHERE begin < 1790000000 + 86400") == [(0,)]
+
+
+def test_a_clock_that_was_just_set_makes_nothing_old(path: Path) -> None:
+    store = opened(path, keep=30 * DAY)
+    store.write([batch(0, (alike(), 1))])
+    far = Moment(START + 400 * DAY, 1001.0)
+    store.write([Batch(far, WATCH)])
+    store.tidy(far)
+    store.close()
+    assert rows(path, "SELECT count(*) FROM callers") == [(1,)]
+
+
+def test_what_was_seen_while_the_clock_was_wrong_is_not_as_old_as_it_looks(path: Path) -> None:
+    store = opened(path, keep=30 * DAY)
+    store.write([Batch(Moment(100.0, 50.0), WATCH, [(alike(), 1)])])  # 1970, and the machine has just booted
+    right = [Batch(Moment(START + second, 51.0 + second), WATCH) for second in range(0, 4000, 9)]
+    store.write(right)
+    store.tidy(right[-1].at)
+    store.close()
+    assert rows(path, "SELECT count(*) FROM sessions") == [(1,)]
+
+
+def test_the_file_stays_within_its_size_and_says_what_it_lost(path: Path) -> None:
+    size = 1024 * 1024
+    store = opened(path, size=size)
+    callers = [StableCaller(f"/opt/program-{n}", user=f"user-{n // 100}", uid=n // 100) for n in range(8000)]
+    for number, start in enumerate(range(0, len(callers), 200)):
+        moment = number * 3600.0
+        store.write([batch(moment, *[(alike(one), 1) for one in callers[start : start + 200]])])
+        store.tidy(at(moment))
+    store.close()
+    assert path.stat().st_size <= size
+    (kept,) = rows(path, "SELECT count(*) FROM callers")[0]
+    assert 64 <= kept < 8000
+    assert rows(path, "SELECT count(*) FROM callers WHERE exe = '/opt/program-7999'") == [(1,)]
+    assert rows(path, "SELECT DISTINCT reason FROM losses") == [("ledger.size",)]
+    assert rows(path, "SELECT sum(count) FROM losses") == [(8000 - kept,)]
+
+
+def test_the_ledger_is_the_daemons_alone(store: LedgerStore, path: Path) -> None:
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    assert rows(path, "SELECT value FROM meta WHERE key = 'host'") == [("web-1",)]
