@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(shell find imds_proxy -name '*.py') pyproject.toml README.md
 
-.PHONY: demo test lint unit bench clean
+.PHONY: demo test lint unit bench packages deb rpm clean
 
 demo: $(VENV)/wheel-installed
 	packaging/system-packages.sh curl unshare
@@ -21,8 +21,14 @@ lint: $(VENV)/tools-installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-unit: $(VENV)/wheel-installed $(VENV)/tools-installed $(VENV)/system-packages
+unit: $(VENV)/wheel-installed $(VENV)/tools-installed $(VENV)/packaging-tools-installed $(VENV)/system-packages
 	$(BIN)/pytest
+
+# Debian and RPM packages for x86_64 and aarch64, in dist/.
+packages: deb rpm
+
+deb rpm: $(VENV)/packaging-tools-installed
+	packaging/packages/build.sh --format $@
 
 bench: $(VENV)/wheel-installed $(VENV)/system-packages
 	$(BIN)/python bench/run.py
@@ -44,6 +50,11 @@ $(VENV)/wheel-installed: $(VENV)/created $(SOURCES)
 
 $(VENV)/tools-installed: $(VENV)/wheel-installed
 	wheel=$$(ls build/wheel/*.whl); $(BIN)/pip install --quiet --disable-pip-version-check "$$wheel[test,lint]"
+	@touch $@
+
+$(VENV)/packaging-tools-installed: $(VENV)/wheel-installed
+	packaging/system-packages.sh eu-strip
+	wheel=$$(ls build/wheel/*.whl); $(BIN)/pip install --quiet --disable-pip-version-check "$$wheel[packages]"
 	@touch $@
 
 $(VENV)/system-packages: packaging/system-packages.sh | $(VENV)/created

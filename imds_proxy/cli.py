@@ -15,8 +15,7 @@ OK, FAILED, USAGE, CONFIGURATION_REFUSED = 0, 1, 2, 78
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; the exit code is 0 ok, 1 failed, 2 wrong usage, 78 configuration refused."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    parser = _parser(arguments[0] if arguments else "")
-    args = parser.parse_args(arguments)
+    args = parser(arguments[0] if arguments else "").parse_args(arguments)
     command: Callable[[argparse.Namespace], int] = args.command
     try:
         return command(args)
@@ -27,20 +26,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         return FAILED
 
 
-def _parser(command: str) -> argparse.ArgumentParser:
-    """All commands; the options of `command` come from its own room."""
-    parser = argparse.ArgumentParser(
+def parser(command: str | None = None) -> argparse.ArgumentParser:
+    """All commands, with the options of `command` from its room (None: of each, for the manual)."""
+    top = argparse.ArgumentParser(
         prog="imds-proxy",
         description="Upgrades normal-mode calls to the ECS metadata service to its security-hardened mode.",
     )
-    parser.add_argument("--version", action="version", version=f"imds-proxy {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    top.add_argument("--version", action="version", version=f"imds-proxy {__version__}")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
     for name, (help_text, add_arguments, run) in _COMMANDS.items():
         sub = commands.add_parser(name, help=help_text, description=help_text)
-        if name == command:
+        if command in (None, name):
             add_arguments(sub)
         sub.set_defaults(command=run)
-    return parser
+    return top
 
 
 def _config_argument(parser: argparse.ArgumentParser) -> None:
