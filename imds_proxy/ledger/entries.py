@@ -127,22 +127,31 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """What detection found of a caller: `client` has name, version, where; `advice` is a sentence."""
+    """What detection found of a caller: `client` has name, version, where; `advice` is sentences for a
+    developer, `fix` the same without places (None: nothing is to be changed, or known); `credentials`:
+    whether it reads any."""
 
     key: bytes
     client: Mapping[str, str | None] | None
     findings: tuple[Mapping[str, Any], ...] = ()
     advice: str | None = None
+    fix: str | None = None
+    credentials: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """A program on this machine, called or not (cloud-init, an agent), and when it was looked at."""
+    """A program that was looked for on this machine, called or not (cloud-init, an agent), and when.
+
+    `where` None: it is not there; `version` None: it does not say. `advice` is what must be done before
+    normal mode is refused, None for nothing.
+    """
 
     name: str
     version: str | None
     where: str | None
     seen: float
+    advice: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

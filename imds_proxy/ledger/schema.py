@@ -28,7 +28,9 @@ CREATE TABLE callers (
   first_seen REAL NOT NULL, last_seen REAL NOT NULL,
   client TEXT,               -- JSON {name, version, where}
   findings TEXT,             -- JSON [{...}], what was noticed beside the client
-  advice TEXT                -- a sentence
+  advice TEXT,               -- sentences, a line each
+  fix TEXT,                  -- the same without places, to group by; NULL: nothing is to be changed, or known
+  credentials INTEGER        -- whether it reads any; NULL: not known
 );
 CREATE INDEX callers_by_identity ON callers (uid, unit, container);
 
@@ -69,9 +71,10 @@ CREATE TABLE spans (
 -- Times of which counts are missing, and why.
 CREATE TABLE losses (begin REAL NOT NULL, end REAL NOT NULL, reason TEXT NOT NULL, count INTEGER NOT NULL);
 
--- What is installed on this machine, called or not: cloud-init, agents.
+-- What is installed on this machine, called or not: cloud-init, agents. location NULL: it is not there;
+-- advice: what must be done before normal mode is refused, NULL for nothing.
 CREATE TABLE programs (
-  name TEXT PRIMARY KEY, version TEXT, location TEXT, seen REAL NOT NULL
+  name TEXT PRIMARY KEY, version TEXT, location TEXT, advice TEXT, seen REAL NOT NULL
 ) WITHOUT ROWID;
 """,
 )

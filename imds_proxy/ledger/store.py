@@ -123,13 +123,14 @@ class LedgerStore:
             client = None if entry.client is None else json.dumps(dict(entry.client))
             findings = json.dumps([dict(one) for one in entry.findings]) if entry.findings else None
             self._db.execute(
-                "UPDATE callers SET client = ?, findings = ?, advice = ? WHERE key = ?",
-                (client, findings, entry.advice, entry.key),
+                "UPDATE callers SET client = ?, findings = ?, advice = ?, fix = ?, credentials = ?"
+                " WHERE key = ?",
+                (client, findings, entry.advice, entry.fix, entry.credentials, entry.key),
             )
         elif isinstance(entry, Installed):
             self._db.execute(
-                "INSERT OR REPLACE INTO programs VALUES (?,?,?,?)",
-                (entry.name, entry.version, entry.where, entry.seen),
+                "INSERT OR REPLACE INTO programs VALUES (?,?,?,?,?)",
+                (entry.name, entry.version, entry.where, entry.advice, entry.seen),
             )
         elif isinstance(entry, Lost):
             lost = (entry.begin, entry.end, entry.reason, entry.count)
