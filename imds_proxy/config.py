@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
 
+from imds_proxy.config_account import UserName
 from imds_proxy.config_document import ConfigError, ConfigErrors, read_document
 from imds_proxy.config_file import FileRefused, read_text
 from imds_proxy.config_intercept import Intercept, intercept_conflicts
@@ -115,6 +116,13 @@ class Config:
     state: Path = field(
         default_factory=_state_directory,
         metadata=key(Directory(), "Directory of token hashes and seal key; when unset $STATE_DIRECTORY."),
+    )
+    user: str = field(
+        default="auto",
+        metadata=key(
+            UserName(),
+            "Whom the daemon becomes when root starts it; auto: imds-proxy, where there is such a user.",
+        ),
     )
     attribution: Attribution = field(
         default="auto",

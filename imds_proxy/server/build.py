@@ -163,6 +163,7 @@ def needs_restart(old: Config, new: Config) -> list[str]:
         "upstream",
         "tokens",
         "state",
+        "user",
         "attribution",
         "log",
         "intercept",

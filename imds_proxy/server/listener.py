@@ -1,4 +1,4 @@
-"""Listening sockets: bound here or adopted from whoever made them; batches of accepted connections come out.
+"""Listening sockets: bound here, or made by others; batches of accepted connections come out.
 
 Knows nothing of what is done with a connection.
 """
@@ -21,27 +21,21 @@ Accepted = tuple[socket.socket, object]
 """A connection and its peer's address."""
 
 
-async def bind(address: Address, hop_limit: int) -> list[socket.socket]:
-    """Listening sockets for an address: more than one where its name means several. Raises OSError."""
-    found = await asyncio.get_running_loop().getaddrinfo(
-        address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )
-    bound: list[socket.socket] = []
+def bind(address: Address, hop_limit: int) -> socket.socket:
+    """A socket that listens at an address. Raises OSError."""
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
     try:
-        for family, kind, protocol, _, name in dict.fromkeys(found):
-            one = socket.socket(family, kind, protocol)
-            bound.append(one)
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            one.bind(name)
-            one.listen(_BACKLOG)
-            limit_hops(one, hop_limit)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listening.bind((address.host, address.port))
+        listening.listen(_BACKLOG)
+        limit_hops(listening, hop_limit)
     except OSError:
-        for one in bound:
-            one.close()
+        listening.close()
         raise
-    return bound
+    return listening
 
 
 def limit_hops(listening: socket.socket, hop_limit: int) -> None:

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
-import errno
+import os
 import platform
-import resource
 import signal
 import sys
 from collections.abc import Callable, Coroutine
@@ -21,21 +19,21 @@ from imds_proxy.errors import Refused
 from imds_proxy.protocol.profile import ItemClass
 from imds_proxy.protocol.target import canonical_target
 from imds_proxy.server.admin import AdminSocket
+from imds_proxy.server.adoption import release
 from imds_proxy.server.arrivals import Arrivals
-from imds_proxy.server.attribution import look_before_they_leave
 from imds_proxy.server.bookkeeping import Bookkeeper, open_ledger
 from imds_proxy.server.build import Daemon, boottime, build
 from imds_proxy.server.hotitems import HotItems
-from imds_proxy.server.listener import Listener, bind
+from imds_proxy.server.launch import CannotStart, Launched, launch
+from imds_proxy.server.listener import Listener
 from imds_proxy.server.log import Log
 from imds_proxy.server.reload import Reloader
 from imds_proxy.server.state import GrantFile, boot_id
+from imds_proxy.server.supervision import Supervision
 from imds_proxy.server.watching import Watching
 
 _SWEEP = 1.0  # seconds between checks of time limits and writes of grants
 _LAST_READ = 0.02  # seconds: some turns of the loop
-_SPARE_FILES = 2048  # three for each process that is remembered as a caller
-_PR_SET_DUMPABLE = 4
 _HOT, _SAVE_HOT = 64, 60.0  # items; seconds between writes of their names
 _WARMED = frozenset(ItemClass) - {ItemClass.NEVER, ItemClass.TOKEN, ItemClass.UNKNOWN, ItemClass.AGGREGATE}
 
@@ -46,9 +44,19 @@ def run(config: Config, read: Callable[[], Config]) -> int:
     `read` reads the configuration again, for SIGHUP and `imds-proxy reload`; it raises ConfigErrors, or
     ValueError with a sentence.
     """
-    log = Log(config.log.format)
+    # Before any thread, that of the log among them, so that none has more rights than the daemon.
     try:
-        return _loop_runner(log)(_serve(config, read, log))
+        launched = launch(config, os.environ)
+    except CannotStart as refused:
+        log = Log(config.log.format)
+        log.event(*refused.notice)
+        log.close()
+        return refused.code
+    log = Log(config.log.format)
+    for notice in launched.notices:
+        log.event(*notice)
+    try:
+        return _loop_runner(log)(_serve(config, read, log, launched))
     finally:
         log.close()
 
@@ -70,10 +78,7 @@ def _loop_runner(log: Log) -> Callable[[Coroutine[Any, Any, int]], int]:
     return asyncio.run
 
 
-async def _serve(config: Config, read: Callable[[], Config], log: Log) -> int:
-    _keep_secrets_in_memory()
-    look_before_they_leave()
-    _raise_file_limit(config, log)
+async def _serve(config: Config, read: Callable[[], Config], log: Log, launched: Launched) -> int:
     try:
         daemon = build(config, log)
     except OSError as error:
@@ -83,32 +88,35 @@ async def _serve(config: Config, read: Callable[[], Config], log: Log) -> int:
     grants = GrantFile(config.state, boot_id())
     keeps_grants = config.tokens == "real" and _load_grants(daemon, grants, log)
     loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
+    stop, succeeded = asyncio.Event(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGUSR1, succeeded.set)  # SIGTERM follows, and then another run at once
 
+    supervision = Supervision(launched.notifier, launched.watchdog, lambda: _state(config, daemon))
     reloader = Reloader(daemon, config, read, log)
     reloads: set[asyncio.Task[Any]] = set()  # the loop itself keeps no task alive
 
+    async def reload() -> dict[str, Any]:
+        supervision.reloading()
+        try:
+            return await reloader.reload()
+        finally:
+            supervision.ready()
+
     def reload_soon() -> None:
-        reloads.add(task := loop.create_task(reloader.reload()))
+        reloads.add(task := loop.create_task(reload()))
         task.add_done_callback(reloads.discard)
 
     loop.add_signal_handler(signal.SIGHUP, reload_soon)
 
     arrivals = Arrivals(lambda: reloader.daemon.shared)
-    listeners: list[Listener] = []
-    for address in config.listen:
-        try:
-            bound = await bind(address, config.hop_limit)
-        except OSError as error:
-            log.event("cannot-listen", f"cannot listen on {address}: {_reason(error)}")
-            return 1
-        listeners += [Listener(one, arrivals.welcome) for one in bound]
-    admin = await _open_admin(config, reloader, log)  # before anybody is told that the daemon is there
+    listeners = [Listener(wire, arrivals.welcome) for wire in launched.sockets]
+    admin = await _open_admin(config, reloader, reload, log)  # before anybody is told it is there
     for listener in listeners:
         host, port = listener.socket.getsockname()[:2]
         print(f"listening on http://{Address(host, port)}", flush=True)  # noqa: T201  machine contract
+    supervision.ready()
     log.event(
         "ready",
         "serving",
@@ -122,13 +130,17 @@ async def _serve(config: Config, read: Callable[[], Config], log: Log) -> int:
     probing = loop.create_task(_greet(daemon, config, hot, log))
     sweeping = loop.create_task(_sweep(daemon, grants if keeps_grants else None, hot, config, log))
     noting = loop.create_task(books.run())
+    supervising = loop.create_task(supervision.run())
     await stop.wait()
+    supervision.stopping()
+    if not succeeded.is_set():
+        release(launched.sockets, launched.store)
     if admin is not None:
         await admin.close()
 
     log.event("draining", "stopping: answering what was asked, accepting nothing new")
     await _drain(daemon, listeners, config.limits.drain)
-    for task in (probing, sweeping, noting):
+    for task in (probing, sweeping, noting, supervising):
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
@@ -143,11 +155,18 @@ async def _serve(config: Config, read: Callable[[], Config], log: Log) -> int:
     return 0
 
 
-async def _open_admin(config: Config, reloader: Reloader, log: Log) -> AdminSocket | None:
+def _state(config: Config, daemon: Daemon) -> str:
+    """How the daemon is, in a line for `systemctl status`."""
+    return f"serving (mode: {config.mode}); {config.upstream.address} {daemon.pool.state}"
+
+
+async def _open_admin(
+    config: Config, reloader: Reloader, reload: Callable[[], Coroutine[Any, Any, dict[str, Any]]], log: Log
+) -> AdminSocket | None:
     """Without its admin socket the daemon serves all the same, and says so once."""
     shared = reloader.daemon.shared
     watching = Watching(shared.service.cache, shared.rules.classifier, boottime)
-    admin = AdminSocket(config.admin.socket, {"reload": lambda _: reloader.reload(), "watch": watching.watch})
+    admin = AdminSocket(config.admin.socket, {"reload": lambda _: reload(), "watch": watching.watch})
     try:
         await admin.open()
     except OSError as error:
@@ -265,26 +284,5 @@ def _save_grants(daemon: Daemon, grants: GrantFile, log: Log, said: bool = False
     return False
 
 
-def _keep_secrets_in_memory() -> None:
-    """No core dump may hold tokens or credentials, and no process of the same user may trace this one."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)  # linux/prctl.h; the limit alone spares pipes
-
-
-def _raise_file_limit(config: Config, log: Log) -> None:
-    wanted = config.limits.connections + config.upstream.connections + _SPARE_FILES
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < wanted:
-        possible = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, possible), hard))
-        if possible < wanted:
-            log.event(
-                "few-open-files",
-                f"the limit of open files is {possible}; limits.connections would need {wanted}",
-            )
-
-
 def _reason(error: OSError) -> str:
-    if error.errno == errno.EADDRNOTAVAIL:
-        return "this machine does not have that address"
     return error.strerror or str(error)

@@ -50,6 +50,8 @@ class Pool:
         self._down_since: float | None = None
         self._retry_at, self._why_down = 0.0, ""
         self._closed = False
+        self.state = "was not asked yet"
+        """What the service did last, for people."""
 
     @property
     def idle(self) -> int:
@@ -107,9 +109,12 @@ class Pool:
                         raise Refused(UPSTREAM_BROKEN, "closed unanswered") from None
                 except (TimeoutError, asyncio.TimeoutError):
                     self._overloaded(sent_at, None)
+                    self.state = "does not answer in time"
                     raise Refused(DEADLINE, "upstream.read_timeout") from None
                 else:
+                    self.state = "answers"
                     if reply.answer.status in (429, 503):
+                        self.state = f"is overloaded ({reply.answer.status})"
                         self._overloaded(sent_at, reply)
                     return reply
         finally:
@@ -180,6 +185,7 @@ class Pool:
                 if self._down_since is None:
                     self._down_since = now
                 self._retry_at, self._why_down = now + _RETRY_CONNECT, _why(error)
+                self.state = f"cannot be reached ({self._why_down})"
             else:
                 self._down_since = None
                 return connection

@@ -48,7 +48,7 @@ def arriving(talk: Talk, attribution: KnownCaller | None = None, **limits: Any) 
         known = attribution or Named()
         async with recorded_service(echoing) as service, served(service, known, **limits) as (_, daemon):
             shared = dataclasses.replace(daemon.shared, attribution=known)
-            (listening,) = await bind(parse_address("127.0.0.1:0"), 1)
+            listening = bind(parse_address("127.0.0.1:0"), 1)
             listener = Listener(listening, Arrivals(lambda: shared).welcome)
             try:
                 return await asyncio.wait_for(talk(listening.getsockname()[1], daemon), 20)

@@ -37,7 +37,7 @@ async def until(condition: object) -> None:
 
 def test_all_that_wait_come_in_batches_in_their_order() -> None:
     async def main() -> tuple[list[int], bool]:
-        (listening,) = await bind(parse_address("127.0.0.1:0"), 1)
+        listening = bind(parse_address("127.0.0.1:0"), 1)
         callers = [socket.create_connection(listening.getsockname()) for _ in range(100)]
         names = [caller.getsockname() for caller in callers]
         guests = Guests()
@@ -53,7 +53,7 @@ def test_all_that_wait_come_in_batches_in_their_order() -> None:
 
 def test_close_takes_what_has_come_and_no_more() -> None:
     async def main() -> int:
-        (listening,) = await bind(parse_address("127.0.0.1:0"), 1)
+        listening = bind(parse_address("127.0.0.1:0"), 1)
         guests, name = Guests(), listening.getsockname()
         listener = Listener(listening, guests.welcome)
         callers = [socket.create_connection(name) for _ in range(130)]
@@ -81,7 +81,7 @@ def test_what_is_accepted_has_the_hop_limit(host: str) -> None:
                 found.append(one.getsockopt(*option))
                 one.close()
 
-        (listening,) = await bind(parse_address(f"{host}:0"), 3)
+        listening = bind(parse_address(f"{host}:0"), 3)
         listener = Listener(listening, welcome)
         caller = socket.create_connection(listening.getsockname()[:2])
         await until(lambda: found)
@@ -94,9 +94,9 @@ def test_what_is_accepted_has_the_hop_limit(host: str) -> None:
 
 def test_an_address_that_is_taken_is_an_error_that_says_so() -> None:
     async def main() -> int | None:
-        (listening,) = await bind(parse_address("127.0.0.1:0"), 1)
+        listening = bind(parse_address("127.0.0.1:0"), 1)
         with listening, pytest.raises(OSError, match="Address already in use") as error:
-            await bind(parse_address(f"127.0.0.1:{listening.getsockname()[1]}"), 1)
+            bind(parse_address(f"127.0.0.1:{listening.getsockname()[1]}"), 1)
         return error.value.errno
 
     assert asyncio.run(main()) == errno.EADDRINUSE
@@ -118,7 +118,7 @@ def test_without_descriptors_it_waits_and_goes_on() -> None:
             return self.listening.accept()
 
     async def main() -> int:
-        (listening,) = await bind(parse_address("127.0.0.1:0"), 1)
+        listening = bind(parse_address("127.0.0.1:0"), 1)
         guests = Guests()
         listener = Listener(Exhausted(listening), guests.welcome)  # type: ignore[arg-type]  # a stand-in
         caller = socket.create_connection(listening.getsockname())

@@ -1,0 +1,125 @@
+"""What comes before all else, as whoever started the daemon: sockets are bound or adopted, rights given up.
+
+One thread, no event loop yet. Knows nothing of requests.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import resource
+import socket
+from collections.abc import MutableMapping
+from dataclasses import dataclass
+
+from imds_proxy.config import Config
+from imds_proxy.server.adoption import CannotListen, listening_sockets
+from imds_proxy.server.attribution import look_before_they_leave
+from imds_proxy.server.fdstore import DescriptorStore
+from imds_proxy.server.notify import Notifier, inherited, watchdog_interval
+from imds_proxy.server.privileges import RESERVED, Capability, account_of, drop, hand_over
+
+_SPARE_FILES = 2048  # three for each process that is remembered as a caller
+_PR_SET_DUMPABLE = 4
+
+_CONFIGURATION_REFUSED = 78
+
+Notice = tuple[str, str]
+"""The slug of an event, and its sentence."""
+
+
+class CannotStart(Exception):
+    """Why there is no daemon: an event's slug and sentence, and the exit code."""
+
+    def __init__(self, slug: str, sentence: str, code: int = 1) -> None:
+        super().__init__(sentence)
+        self.notice: Notice = (slug, sentence)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """What the daemon begins with. `watchdog` in seconds; `notices` are to be logged."""
+
+    sockets: list[socket.socket]
+    store: DescriptorStore
+    notifier: Notifier
+    watchdog: float | None
+    notices: list[Notice]
+
+
+def launch(config: Config, environment: MutableMapping[str, str]) -> Launched:
+    """Sockets, then no right that is not needed. Raises CannotStart."""
+    notices: list[Notice] = []
+    notifier = Notifier.of_environment(environment)
+    store = DescriptorStore(notifier, inherited(environment, os.getpid()))
+    watchdog = watchdog_interval(environment, os.getpid())
+    _raise_file_limit(config, notices)
+    look_before_they_leave()
+    try:
+        sockets = listening_sockets(config.listen, config.hop_limit, store)
+    except CannotListen as error:
+        raise CannotStart("cannot-listen", str(error)) from None
+    _give_up_rights(config, notices)
+    _keep_secrets_in_memory()  # after that: another user is another process to the kernel
+    return Launched(sockets, store, notifier, watchdog, notices)
+
+
+def wanted(config: Config) -> frozenset[Capability]:
+    """The capabilities that the daemon uses once it listens."""
+    # Whose socket, and which file /proc/PID/exe is; /proc/PID/fd is closed even to those who may trace.
+    capabilities = {Capability.SYS_PTRACE, Capability.DAC_READ_SEARCH}
+    # The redirect, and ctnetlink for the port that a caller had before it.
+    capabilities.add(Capability.NET_ADMIN)
+    if config.attribution != "procfs":
+        # The programs; newer kernels let only tracers ask for the name of who connects.
+        capabilities |= {Capability.BPF, Capability.PERFMON}
+    return frozenset(capabilities)
+
+
+def _give_up_rights(config: Config, notices: list[Notice]) -> None:
+    account = None
+    if os.geteuid() == 0:
+        try:
+            account = account_of(config.user)
+        except ValueError as error:
+            raise CannotStart("no-such-user", str(error), _CONFIGURATION_REFUSED) from None
+        if account is None:
+            notices.append(
+                (
+                    "runs-as-root",
+                    f"there is no user {RESERVED}: the daemon stays root, without the capabilities that it "
+                    "does not need; make that user, or name one (user)",
+                )
+            )
+        else:
+            for directory, mode in ((config.state, 0o700), (config.admin.socket.parent, 0o755)):
+                with contextlib.suppress(OSError):  # whoever needs it says so when it cannot be used
+                    hand_over(directory, account, mode)
+    try:
+        drop(account, wanted(config))
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise CannotStart("cannot-drop", f"the daemon cannot give up its rights: {why}") from None
+
+
+def _keep_secrets_in_memory() -> None:
+    """No core dump may hold tokens or credentials, and no process of the same user may trace this one."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)  # linux/prctl.h; the limit alone spares pipes
+
+
+def _raise_file_limit(config: Config, notices: list[Notice]) -> None:
+    needed = config.limits.connections + config.upstream.connections + _SPARE_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < needed:
+        possible = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, possible), hard))
+        if possible < needed:
+            notices.append(
+                (
+                    "few-open-files",
+                    f"the limit of open files is {possible}; limits.connections would need {needed}",
+                )
+            )
