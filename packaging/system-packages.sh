@@ -7,7 +7,7 @@ set -euo pipefail
 declare -A package_of=(
   [ip]=iproute2 [unshare]=util-linux [nft]=nftables [curl]=curl [wget]=wget
   [nginx]=nginx-light [wrk]=wrk [node]=nodejs [npm]=npm [java]=default-jdk-headless [chromium]=chromium
-  [eu-strip]=elfutils [debootstrap]=debootstrap [lintian]=lintian [rpm]=rpm [man]=man-db
+  [go]=golang-go [eu-strip]=elfutils [debootstrap]=debootstrap [lintian]=lintian [rpm]=rpm [man]=man-db
 )
 
 (($#)) || set -- "${!package_of[@]}"

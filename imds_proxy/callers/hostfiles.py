@@ -5,19 +5,15 @@ Knows nothing of processes' other facts; a path that cannot be looked up in the 
 
 from __future__ import annotations
 
-import ctypes
 import os
-import struct
 import threading
 from collections.abc import Iterable
 
 from cachetools import LRUCache
 
 from imds_proxy.callers.procfs import Executable, ProcessView
+from imds_proxy.openat2 import open_in_root
 
-_OPENAT2 = 437  # the same on every architecture
-_RESOLVE_IN_ROOT = 0x10  # linux/openat2.h
-_OPEN_HOW = struct.Struct("=QQQ")  # flags, mode, resolve
 _HOST_ROOT = "/proc/1/root"
 
 FileKey = tuple[int, int, int, int, int]
@@ -31,7 +27,6 @@ class HostFiles:
         self._watched = tuple(watched)
         self._hashed = hashed
         self._root = None if _is_our_root(root) else root
-        self._library = ctypes.CDLL(None, use_errno=True)
         self._digests: LRUCache[FileKey, str] = LRUCache(256)
         self._lock = threading.Lock()
 
@@ -71,11 +66,7 @@ class HostFiles:
         """Resolves as a process in that root would: an absolute link stays inside. Raises OSError."""
         directory = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            how = _OPEN_HOW.pack(os.O_PATH | os.O_CLOEXEC, 0, _RESOLVE_IN_ROOT)
-            name = os.fsencode(path)
-            descriptor = self._library.syscall(_OPENAT2, directory, name, how, ctypes.c_size_t(len(how)))
-            if descriptor < 0:
-                raise OSError(ctypes.get_errno(), "openat2")
+            descriptor = open_in_root(directory, path)
             try:
                 return os.fstat(descriptor)
             finally:

@@ -1,0 +1,86 @@
+"""Variables of a process's environment that decide how its clients speak. Pure.
+
+Only names on closed lists are looked at, and of a value only what it means is kept. Knows no tool.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from imds_proxy.clients.evidence import Setting
+
+V1_DISABLED = "ALIBABA_CLOUD_IMDSV1_DISABLED"
+V1_DISABLE = "ALIBABA_CLOUD_IMDSV1_DISABLE"  # read by a few releases, a slip for all others
+V2_ENABLE = "ALIBABA_CLOUD_ECS_IMDSV2_ENABLE"  # of the opt-in releases
+V2_DISABLED = "ALIBABA_CLOUD_IMDSV2_DISABLED"  # of ack-ram-tool: turns hardened mode off
+MISSPELT = frozenset(
+    {
+        V1_DISABLE,
+        "ALIBABA_CLOUD_IMDS_V1_DISABLED",
+        "ALIBABA_CLOUD_ECS_IMDSV1_DISABLED",
+        "ALIBABA_CLOUD_DISABLE_IMDSV1",
+        "ALIBABA_CLOUD_IMDSV2_ENABLED",
+        "ALIBABA_CLOUD_IMDSV2_ENABLE",
+        "ALIBABA_CLOUD_ECS_IMDSV2_ENABLED",
+        "ALIBABACLOUD_IMDSV1_DISABLED",
+        "ALICLOUD_IMDSV1_DISABLED",
+        "ALIYUN_IMDSV1_DISABLED",
+        "ALIBABA_CLOUD_IMDSV1_DISABLD",
+        "AWS_EC2_METADATA_V1_DISABLED",
+    }
+)
+PROXIES = ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
+_SWITCHES = frozenset({V1_DISABLED, V2_ENABLE, V2_DISABLED}) | MISSPELT
+_NO_PROXY = ("NO_PROXY", "no_proxy")
+_PLACES = ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "HOME", "NODE_PATH")
+_SERVICE = "100.100.100.200"
+SPARED = "no-proxy"  # the name of the setting that says that NO_PROXY spares the service
+
+
+def settings_of(environ: bytes) -> tuple[Setting, ...]:
+    """The switches and HTTP proxies that are set, in the order of their names."""
+    wanted = {*_SWITCHES, *PROXIES, *_NO_PROXY}
+    values = _named(environ, wanted)
+    found = [Setting(name, _meaning(values[name])) for name in sorted(_SWITCHES & values.keys())]
+    proxies = [name for name in PROXIES if values.get(name)]
+    found += [Setting(name, "set") for name in proxies]
+    if proxies and any(_spares(values.get(name, "")) for name in _NO_PROXY):
+        found.append(Setting(SPARED, "set"))
+    return tuple(found)
+
+
+def places_of(environ: bytes) -> Mapping[str, str]:
+    """The variables that say where packages are looked for. Paths; not to be logged."""
+    return _named(environ, set(_PLACES))
+
+
+def _named(environ: bytes, wanted: set[str]) -> dict[str, str]:
+    found = {}
+    for entry in environ.split(b"\0"):
+        name, equals, value = entry.partition(b"=")
+        if equals and len(name) <= 40 and (text := os.fsdecode(name)) in wanted and text not in found:
+            found[text] = os.fsdecode(value[:4096])
+    return found
+
+
+def _meaning(value: str) -> str:
+    if value in ("true", "false"):
+        return value
+    return {"true": "True", "false": "false"}.get(value.lower(), "other")
+
+
+def _spares(no_proxy: str) -> bool:
+    """Whether a NO_PROXY spares the service, in the forms that most clients read."""
+    for one in no_proxy.split(","):
+        text = one.strip().removeprefix(".")
+        if text in (
+            "*",
+            _SERVICE,
+            f"{_SERVICE}:80",
+            "100.100.100.200/32",
+            "100.64.0.0/10",
+            "100.100.100.0/24",
+        ):
+            return True
+    return False
