@@ -35,6 +35,10 @@ class MetadataListener(Listener):
         self.log = log
         super().__init__(address, Handler, connections)
 
+    def accepting(self) -> bool:
+        """Whether connections are taken out of the kernel's queue now."""
+        return self.service.settings.fault != "no_accept"
+
 
 class Handler(BaseHTTPRequestHandler):
     """One connection, in a thread of its own."""

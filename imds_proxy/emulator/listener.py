@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import socketserver
 import sys
 import threading
+import time
 from typing import Any
 
 from imds_proxy.emulator.connections import Connections
@@ -65,6 +67,17 @@ class Listener(socketserver.ThreadingMixIn, socketserver.TCPServer):
             self.shutdown()
             self._thread.join()
         self.server_close()
+
+    def accepting(self) -> bool:
+        """Whether connections are taken out of the kernel's queue now."""
+        return True
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Called by socketserver when a connection waits."""
+        if not self.accepting():
+            time.sleep(_POLL)
+            raise OSError(errno.EAGAIN, "not now")
+        return super().get_request()
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Called by socketserver for an accepted connection."""

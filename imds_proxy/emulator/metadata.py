@@ -23,6 +23,7 @@ from imds_proxy.emulator.tree import Leaf, Tree, locate
 TOKEN_PATH = "/latest/api/token"  # noqa: S105  # a path, no secret
 _ALL = "meta-data/all"
 _READS = ("GET", "HEAD")
+_GOLDEN = 0.6180339887498949  # its multiples, modulo 1, are spread evenly from the first few on
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class MetadataService:
         self._wall = wall
         self._steady = steady
         self._lock = threading.Lock()
-        self._fault_debt = 0.0
+        self._fault_debt = self._tail_debt = self._spread = 0.0
         self.settings = settings or Settings()
         self.counters = Counters()
         self.tokens = tokens or TokenStore()
@@ -82,7 +83,7 @@ class MetadataService:
             self._tree = self._grow(new)
             if (old.throttle, old.throttle_burst) != (new.throttle, new.throttle_burst):
                 self._bucket = _bucket(new)
-            self._fault_debt = 0.0
+            self._fault_debt = self._tail_debt = 0.0
             self.settings = new
 
     def state(self) -> dict[str, object]:
@@ -102,7 +103,7 @@ class MetadataService:
     def receive(self, request: Request) -> Treatment:
         """Counts a request that has come, and says how it fares."""
         settings = self.settings
-        delay, data = settings.latency, False
+        delay, data = settings.latency + self._varied(settings), False
         if request.path == TOKEN_PATH:
             if request.method == "PUT":
                 self.counters.token_put()
@@ -161,6 +162,19 @@ class MetadataService:
         place = locate(request.path)
         body = None if place is None else self._tree.look_up(place, request.query)
         return error(404) if body is None else Answer(200, body)
+
+    def _varied(self, settings: Settings) -> float:
+        """What a latency has besides its constant part: evenly spread, not by chance."""
+        if not (settings.latency_spread or settings.tail_rate):
+            return 0.0
+        with self._lock:
+            self._spread = (self._spread + _GOLDEN) % 1
+            delay = self._spread * settings.latency_spread
+            self._tail_debt += settings.tail_rate
+            if self._tail_debt >= 1 - 1e-9:
+                self._tail_debt -= 1
+                delay += settings.tail_latency
+            return delay
 
     def _is_hit(self, settings: Settings, path: str, data: bool) -> bool:
         part = settings.fault_path

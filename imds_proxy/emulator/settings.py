@@ -8,11 +8,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 
 FAULTS = (
-    "reset", "reset_mid_body", "half_body", "hang", "drip", "close_each", "chunked", "garbage",
+    "reset", "reset_mid_body", "half_body", "hang", "drip", "close_each", "chunked", "garbage", "no_accept",
 )  # fmt: skip
 """`reset`: RST before an answer. `reset_mid_body`: half the body, RST. `half_body`: half the body, FIN.
 `hang`: no answer until the fault is cleared or the client leaves. `drip`: a byte each 0.2 s. `close_each`:
-`Connection: close` after each answer. `chunked`: chunked framing. `garbage`: bytes that are no HTTP."""
+`Connection: close` after each answer. `chunked`: chunked framing. `garbage`: bytes that are no HTTP.
+`no_accept`: new connections stay in the kernel's queue until the fault is cleared, whatever `fault_rate` and
+`fault_path` say."""
 
 DEFAULT_USER_DATA = "#cloud-config\npackage_update: false\nruncmd:\n  - [echo, 'hello from user-data']\n"
 
@@ -46,7 +48,8 @@ class Settings:
     """Everything that can change while the emulator runs. Times in seconds. Raises SettingsError.
 
     `role` None: no role. `user_data` is text; bytes that are no UTF-8 stand in it as `surrogateescape` has
-    them. `latency` delays all answers, `put_latency` token PUTs in addition. `throttle` None: no limit,
+    them. `latency` delays all answers, `put_latency` token PUTs in addition; up to `latency_spread` more
+    is spread evenly, and `tail_rate` of all requests take `tail_latency` more. `throttle` None: no limit,
     else requests a second, PUTs included; `throttle_burst` None: one second's worth. `max_token_ttl` cuts
     what a token really lives, without a word, whatever TTL was granted. `put_status`, `get_status`: every
     such request gets this status. `clock_offset` is added to the wall clock: dates, credentials and tokens
@@ -61,6 +64,9 @@ class Settings:
     spot_termination: str | None = None
     latency: float = 0
     put_latency: float = 0
+    latency_spread: float = 0
+    tail_latency: float = 0
+    tail_rate: float = 0
     throttle: float | None = None
     throttle_burst: int | None = None
     throttle_status: int = 429
@@ -175,6 +181,7 @@ def _item(path: object) -> bool:
 
 
 _TEXT = _Rule("text", _encodable, nullable=True)
+_FRACTION = _Rule("a fraction from 0 to 1", lambda value: _number(value, 0, 1))
 _DAY, _YEAR = 86400.0, 366 * 86400.0
 _RULES: dict[str, _Rule] = {
     "http_tokens": _one_of("optional", "required"),
@@ -187,6 +194,9 @@ _RULES: dict[str, _Rule] = {
     "spot_termination": _TEXT,
     "latency": _seconds(0, 3600),
     "put_latency": _seconds(0, 3600),
+    "latency_spread": _seconds(0, 3600),
+    "tail_latency": _seconds(0, 3600),
+    "tail_rate": _FRACTION,
     "throttle": _Rule("requests a second, over 0", lambda value: _number(value, 1e-6, 1e9), nullable=True),
     "throttle_burst": _whole(1, 10**9, nullable=True),
     "throttle_status": _whole(400, 599),
@@ -198,7 +208,7 @@ _RULES: dict[str, _Rule] = {
     "put_status": _whole(200, 599, nullable=True),
     "get_status": _whole(200, 599, nullable=True),
     "fault": _one_of(*FAULTS, nullable=True),
-    "fault_rate": _Rule("a fraction from 0 to 1", lambda value: _number(value, 0, 1)),
+    "fault_rate": _FRACTION,
     "fault_path": _TEXT,
     "keep_alive": _Rule("true or false", lambda value: isinstance(value, bool)),
     "extra_items": _Rule(

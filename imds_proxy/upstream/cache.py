@@ -27,7 +27,7 @@ from imds_proxy.upstream.store import AnswerStore, Stored
 
 _STALE_AFTER = 0.25  # seconds that a caller waits for the service where an old answer would do
 _MARGIN = 0.05  # seconds before a caller's deadline, for its answer
-_RETRY = 0.5  # seconds in which a failed item is not asked for again where an old answer would do
+_RETRY = 0.3  # seconds in which a failed item is not asked for again where an old answer would do
 _AHEAD = 60.0  # seconds that a call of our own may wait for its turn
 # What is not left in memory when its time is over.
 _SECRET = frozenset(

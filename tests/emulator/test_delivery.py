@@ -123,3 +123,15 @@ def test_latency_delays_an_answer(emulator: Emulator, wire: Any) -> None:
     start = time.monotonic()
     assert wire(emulator.address).get(PATH).status == 200
     assert 0.15 <= time.monotonic() - start < 2
+
+
+def test_a_service_that_does_not_accept_answers_when_it_does_again(emulator: Emulator, wire: Any) -> None:
+    emulator.patch(fault="no_accept")
+    client = wire(emulator.address)
+    client.socket.settimeout(0.2)
+    client.send(f"GET {PATH} HTTP/1.1\r\n\r\n".encode())
+    with pytest.raises(TimeoutError):
+        client.socket.recv(1)
+    emulator.patch(fault=None)
+    client.socket.settimeout(5)
+    assert client.socket.recv(8) == b"HTTP/1.1"

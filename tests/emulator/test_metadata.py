@@ -245,3 +245,13 @@ def test_a_successor_knows_tokens_and_credentials_of_the_one_before() -> None:
     request = Request("GET", f"{CREDENTIALS}demo-role", token=token)
     assert second.answer(request) == first.it.answer(request)
     assert second.answer(request).status == 200
+
+
+def test_latencies_are_spread_evenly_and_some_are_in_the_tail() -> None:
+    service = MetadataService(Settings(latency=1, latency_spread=0.1, tail_latency=5, tail_rate=0.1))
+    delays = sorted(service.receive(Request("GET", "/latest/meta-data/mac")).delay for _ in range(1000))
+    assert sum(delay > 2 for delay in delays) == 100
+    body = delays[:900]
+    assert 1 <= body[0] < 1.001
+    assert body[450] == pytest.approx(1.05, abs=0.005)
+    assert 1.099 < body[-1] <= 1.1

@@ -9,15 +9,15 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from imds_proxy.config import Config, parse_address
 from imds_proxy.policy.caller import Caller, Identity, Process
 from imds_proxy.policy.rules import Rate
-from imds_proxy.server.build import Daemon, build
+from imds_proxy.server.build import Daemon, boottime, build
 from imds_proxy.server.connection import CallerConnection
 from imds_proxy.server.log import Log
-from recorded import RecordedService, Script, recorded_service, reply
+from recorded import Script, recorded_service, reply
 
 GET = b"GET /latest/meta-data/%s HTTP/1.1\r\nHost: 100.100.100.200\r\n\r\n"
 PUT = (
@@ -27,6 +27,16 @@ PUT = (
 
 
 PLENTY = {"hits": Rate(1e6, 1e6), "misses": Rate(1e6, 1e6), "upstream": Rate(1e6, 1e6)}
+
+
+class TurnedClock:
+    """The machine's clock, that a test turns on."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def __call__(self) -> float:
+        return boottime() + self.ahead
 
 
 class KnownCaller:
@@ -41,6 +51,11 @@ class KnownCaller:
         return Caller(Identity(1000, unit="test.service"), process=Process(7, "/usr/bin/test"))
 
 
+class HasPort(Protocol):
+    @property
+    def port(self) -> int: ...
+
+
 async def echoing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """A service that gives a token, and the target as the body of every item."""
     while True:
@@ -51,11 +66,13 @@ async def echoing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 
 @asynccontextmanager
 async def served(
-    service: RecordedService,
+    service: HasPort,
     attribution: KnownCaller | None = None,
     settings: dict[str, Any] | None = None,
+    clock: Callable[[], float] = boottime,
     **limits: Any,
 ) -> AsyncIterator[tuple[int, Daemon]]:
+    """The daemon at a port of its own, before a service at `service.port` of loopback."""
     config = Config()
     upstream = dataclasses.replace(config.upstream, address=parse_address(f"127.0.0.1:{service.port}"))
     config = dataclasses.replace(
@@ -66,7 +83,7 @@ async def served(
         **(settings or {}),
     )
     log = Log("json", io.StringIO())
-    daemon = build(config, log)
+    daemon = build(config, log, clock)
     shared = dataclasses.replace(daemon.shared, attribution=attribution or KnownCaller())
     server = await asyncio.get_running_loop().create_server(lambda: CallerConnection(shared), "127.0.0.1", 0)
     try:
