@@ -53,6 +53,7 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--upstream", metavar="H:P", help="address of the metadata service")
     parser.add_argument("--mode", choices=("upgrade", "enforce", "passthrough"))
+    parser.add_argument("--admin", metavar="H:P", help="address of /metrics and health (port 0: any)")
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -62,7 +63,7 @@ def _run(args: argparse.Namespace) -> int:
 
     def read() -> Config:
         config = load(path) if path else Config()
-        return override(config, listen=args.listen, upstream=args.upstream, mode=args.mode)
+        return override(config, listen=args.listen, upstream=args.upstream, mode=args.mode, admin=args.admin)
 
     try:
         config = read()

@@ -18,7 +18,17 @@ from imds_proxy.config_file import FileRefused, read_text
 from imds_proxy.config_intercept import Intercept, intercept_conflicts
 from imds_proxy.config_reader import KeyDoc, SectionReader, describe_section, key
 from imds_proxy.config_rules import Policy, rule_conflicts
-from imds_proxy.config_sections import CONNECTING, Admin, Cache, Ledger, Limits, Log, LogFormat, Upstream
+from imds_proxy.config_sections import (
+    CONNECTING,
+    Admin,
+    Cache,
+    Ledger,
+    Limits,
+    Log,
+    LogFormat,
+    OptionalPort,
+    Upstream,
+)
 from imds_proxy.config_values import (
     Address,
     Count,
@@ -176,6 +186,7 @@ def override(
     listen: Sequence[str] | None = None,
     upstream: str | None = None,
     mode: Mode | None = None,
+    admin: str | None = None,
 ) -> Config:
     """The configuration with what the command line says in place of it (None: says nothing).
 
@@ -193,6 +204,8 @@ def override(
         changed = replace(changed, upstream=replace(changed.upstream, address=address))
     if mode is not None:
         changed = replace(changed, mode=mode)
+    if admin is not None:
+        changed = replace(changed, admin=replace(changed.admin, metrics=OptionalPort().read(admin, "str")))
     sentences = [sentence for _, sentence in _conflicts(changed)]
     if sentences:
         raise ValueError("; ".join(sentences))

@@ -9,7 +9,16 @@ from typing import Literal, get_args
 
 from imds_proxy.config_reader import key
 from imds_proxy.config_rules import Flag, RateKind
-from imds_proxy.config_values import Address, Count, Directory, Duration, Size, SocketAddress, Word
+from imds_proxy.config_values import (
+    Address,
+    Count,
+    Directory,
+    Duration,
+    Size,
+    SocketAddress,
+    Word,
+    quoted,
+)
 from imds_proxy.policy.rules import Rate
 
 LogFormat = Literal["auto", "json", "text"]
@@ -122,12 +131,38 @@ def _runtime_directory() -> Path:
 
 
 @dataclass(frozen=True, slots=True)
+class OptionalPort:
+    """An `Address` to listen at, or `off`: None."""
+
+    @property
+    def allowed(self) -> str:
+        """What may be written."""
+        return f"off, or {SocketAddress(listening=True).allowed}"
+
+    def read(self, text: str, tag: str) -> Address | None:
+        """Raises ValueError."""
+        if text.lower() == "off":
+            return None
+        try:
+            return SocketAddress(listening=True).read(text, tag)
+        except ValueError:
+            raise ValueError(f"{quoted(text)} is no address to listen at; write {self.allowed}") from None
+
+    def show(self, value: object) -> str:
+        """The value as it would be written."""
+        return "off" if value is None else str(value)
+
+
+@dataclass(frozen=True, slots=True)
 class Admin:
     """How the running daemon is asked things."""
 
     socket: Path = field(
         default_factory=lambda: _runtime_directory() / "admin.sock",
         metadata=key(Directory(), "Unix socket of `reload` and `watch`, for root and the daemon's user."),
+    )
+    metrics: Address | None = field(
+        default=None, metadata=key(OptionalPort(), "Where /metrics, /healthz and /readyz are served.")
     )
 
 

@@ -22,6 +22,9 @@ CallerKey = tuple[Identity, str | None, str | None]
 Deviation = tuple[str, str, str] | None
 """Decision, reason and cause, as in `Alike`; None for what was simply allowed."""
 
+Kind = tuple[Session, str, str]
+"""Session, class of item, decision."""
+
 CellKey = tuple[str | None, Session, str, Deviation]
 """Path, session, agent as it came, deviation."""
 
@@ -40,6 +43,11 @@ class Cell:
     def __init__(self, alike: Alike, session: Session) -> None:
         self.alike, self.session = alike, session
         self.count = self.unsaid = 0
+
+    @property
+    def kind(self) -> Kind:
+        """What metrics tell apart."""
+        return self.session, self.alike.item, self.alike.decision
 
 
 class CallerTally:
@@ -74,7 +82,7 @@ class Tally:
     def __init__(self, callers: int = 4096) -> None:
         self._callers: LRUCache[CallerKey, CallerTally] = LRUCache(callers)
         self._touched: list[Cell] = []
-        self._taken: dict[Session, int] = dict.fromkeys(Session, 0)
+        self._taken: dict[Kind, int] = {}
 
     def of(self, caller: Caller) -> CallerTally:
         """The cells of a caller; asked for once a connection."""
@@ -93,17 +101,29 @@ class Tally:
     @property
     def counts(self) -> dict[Session, int]:
         """Requests so far by session."""
-        counts = dict(self._taken)
-        for cell in self._touched:
-            counts[cell.session] += cell.count
+        counts = dict.fromkeys(Session, 0)
+        for (session, _, _), count in self.totals().items():
+            counts[session] += count
         return counts
+
+    def totals(self) -> dict[Kind, int]:
+        """Requests so far by session, class of item and decision."""
+        totals = dict(self._taken)
+        for cell in self._touched:
+            totals[cell.kind] = totals.get(cell.kind, 0) + cell.count
+        return totals
+
+    @property
+    def legacy_callers(self) -> int:
+        """How many of the callers that are remembered spoke normal mode."""
+        return sum(Session.LEGACY in tally.seen for tally in self._callers.values())
 
     def take(self) -> list[tuple[Alike, int]]:
         """What was counted since the last call."""
         taken = []
         for cell in self._touched:
             taken.append((cell.alike, cell.count))
-            self._taken[cell.session] += cell.count
+            self._taken[cell.kind] = self._taken.get(cell.kind, 0) + cell.count
             cell.unsaid += cell.count
             cell.count = 0
         self._touched.clear()

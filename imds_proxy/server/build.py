@@ -7,10 +7,11 @@ import math
 import random
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 from imds_proxy import __version__
 from imds_proxy.callers.cgroupfs import CgroupTree
@@ -45,6 +46,7 @@ from imds_proxy.upstream.gate import UpstreamGate
 from imds_proxy.upstream.pool import Pool, PoolLimits
 from imds_proxy.upstream.reader import ServiceReader
 from imds_proxy.upstream.tokens import TokenIssuer, TokenKeeper, TokenService
+from imds_proxy.upstream.traffic import Traffic
 
 # Seconds since boot, suspension included: the clock of every lease and deadline.
 boottime: Callable[[], float] = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
@@ -63,6 +65,8 @@ class Daemon:
     tokens: TokenMaker
     book: TokenBook
     events: RequestEvents
+    traffic: Traffic
+    ask_service: Callable[[], Coroutine[Any, Any, object]]
 
 
 def build(config: Config, log: Log, clock: Callable[[], float] = boottime) -> Daemon:
@@ -86,7 +90,8 @@ def build(config: Config, log: Log, clock: Callable[[], float] = boottime) -> Da
         (b"User-Agent", f"imds-proxy/{__version__}".encode("ascii")),
     )
     gate = UpstreamGate(config.limits.upstream, config.limits.queue, clock)
-    pool = Pool(upstream.address.host, upstream.address.port, limits, clock, gate)
+    traffic = Traffic(clock)
+    pool = Pool(upstream.address.host, upstream.address.port, limits, clock, gate, traffic)
     token_service = TokenService(pool, profile, headers, upstream.deadline, clock, jitter)
     keeper = TokenKeeper(token_service, int(upstream.token_ttl), clock, jitter)
     reader = ServiceReader(pool, keeper, profile, headers)
@@ -97,6 +102,7 @@ def build(config: Config, log: Log, clock: Callable[[], float] = boottime) -> Da
         tokens = SealedTokens(partial(_make_seal, reader, instance_id, secret), clock)
     else:
         tokens = RealTokens(TokenIssuer(token_service, profile, clock), book)
+    ask = partial(reader.read, *instance_id, lambda _: False)
     foreign = ForeignDesk(reader, ForeignTokens(), instance_id, clock)
     events = RequestEvents(log, Tally(), clock)
     cache = AnswerCache(reader, gate, cache_rules(config), clock, jitter)
@@ -128,7 +134,7 @@ def build(config: Config, log: Log, clock: Callable[[], float] = boottime) -> Da
         hosts=_hosts_of(profile, tuple(config.hosts)),
         clock=clock,
     )
-    return Daemon(shared, register, attribution, pool, gate, foreign, tokens, book, events)
+    return Daemon(shared, register, attribution, pool, gate, foreign, tokens, book, events, traffic, ask)
 
 
 def apply(daemon: Daemon, config: Config) -> Daemon:

@@ -12,9 +12,9 @@ from typing import Any
 from cachetools import LRUCache
 
 from imds_proxy.callers.redact import safe_command_line
-from imds_proxy.errors import FORM_REFUSALS, Refusal
+from imds_proxy.errors import FORM_REFUSALS, REFUSALS, Refusal
 from imds_proxy.ledger.entries import Alike
-from imds_proxy.ledger.tally import CallerSummary, CallerTally, Cell, Deviation, Tally, summary_of
+from imds_proxy.ledger.tally import CallerSummary, CallerTally, Cell, Deviation, Kind, Tally, summary_of
 from imds_proxy.policy.bucket import TokenBucket
 from imds_proxy.policy.caller import Caller, Identity, Process
 from imds_proxy.protocol.session import Session
@@ -59,7 +59,8 @@ class RequestEvents:
         self._stale = TokenBucket(1 / 60, 1, clock())
         self._suppressed = 0
         self.stale = 0
-        self.refused = 0
+        self.refusals = dict.fromkeys((one.slug for one in REFUSALS), 0)
+        self.would_refuse = dict.fromkeys((one.slug for one in REFUSALS if one.status < _OWN_FAILURE), 0)
         self.tally_of, self.bump = tally.of, tally.bump
 
     @property
@@ -67,11 +68,24 @@ class RequestEvents:
         """Requests so far by kind of session."""
         return self._tally.counts
 
+    @property
+    def refused(self) -> int:
+        """Requests refused or failed so far."""
+        return sum(self.refusals.values())
+
+    @property
+    def legacy_callers(self) -> int:
+        """Programs that spoke normal mode since the start, as far as they are remembered."""
+        return self._tally.legacy_callers
+
+    def totals(self) -> dict[Kind, int]:
+        """Requests so far by session, class of item and decision."""
+        return self._tally.totals()
+
     def record(self, outcome: Outcome, caller: CallerTally) -> None:
         """Counts and, where it is news, logs one outcome. What is no news may `bump` the same cell."""
         if outcome.stale:
             self._served_stale(outcome)
-        self.refused += outcome.refusal is not None
         if caller.full:
             self._sum_up(caller)
         self._tally.bump(_cell(outcome, caller))
@@ -80,8 +94,10 @@ class RequestEvents:
             if outcome.session in _TO_CHANGE:
                 self._announce(outcome)
         if outcome.refusal is not None:
+            self.refusals[outcome.refusal.slug] += 1
             self.refuse("refused", outcome.refusal, outcome)
         elif outcome.would_refuse is not None:
+            self.would_refuse[outcome.would_refuse.slug] += 1
             self.refuse("would-refuse", outcome.would_refuse, outcome)
 
     def _announce(self, outcome: Outcome) -> None:
@@ -142,7 +158,7 @@ class RequestEvents:
 
     def refused_unread(self, refusal: Refusal, caller: Caller, detail: str) -> None:
         """Counts and logs the refusal of what could not be read as a request."""
-        self.refused += 1
+        self.refusals[refusal.slug] += 1
         self.refuse("refused", refusal, Outcome(caller, Session.LEGACY, "", "", refusal, None, detail))
 
     def take(self) -> list[tuple[Alike, int]]:

@@ -23,6 +23,8 @@ from imds_proxy.server.adoption import release
 from imds_proxy.server.arrivals import Arrivals
 from imds_proxy.server.bookkeeping import Bookkeeper, open_ledger
 from imds_proxy.server.build import Daemon, boottime, build
+from imds_proxy.server.fleet import keep_asking, open_fleet_port
+from imds_proxy.server.fleetport import FleetPort
 from imds_proxy.server.hotitems import HotItems
 from imds_proxy.server.launch import CannotStart, Launched, launch
 from imds_proxy.server.listener import Listener
@@ -116,6 +118,7 @@ async def _serve(config: Config, read: Callable[[], Config], log: Log, launched:
     for listener in listeners:
         host, port = listener.socket.getsockname()[:2]
         print(f"listening on http://{Address(host, port)}", flush=True)  # noqa: T201  machine contract
+    fleet = await _open_fleet(config, reloader, log)
     supervision.ready()
     log.event(
         "ready",
@@ -131,16 +134,19 @@ async def _serve(config: Config, read: Callable[[], Config], log: Log, launched:
     sweeping = loop.create_task(_sweep(daemon, grants if keeps_grants else None, hot, config, log))
     noting = loop.create_task(books.run())
     supervising = loop.create_task(supervision.run())
+    asking = loop.create_task(keep_asking(daemon, config.mode))
     await stop.wait()
     supervision.stopping()
     if not succeeded.is_set():
         release(launched.sockets, launched.store)
+    if fleet is not None:
+        await fleet.close()
     if admin is not None:
         await admin.close()
 
     log.event("draining", "stopping: answering what was asked, accepting nothing new")
     await _drain(daemon, listeners, config.limits.drain)
-    for task in (probing, sweeping, noting, supervising):
+    for task in (probing, sweeping, noting, supervising, asking):
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
@@ -176,6 +182,13 @@ async def _open_admin(
         )
         return None
     return admin
+
+
+async def _open_fleet(config: Config, reloader: Reloader, log: Log) -> FleetPort | None:
+    address = config.admin.metrics
+    if address is None:
+        return None
+    return await open_fleet_port(address, lambda: reloader.daemon, config.hosts, lambda: None, log)
 
 
 async def _drain(daemon: Daemon, listeners: list[Listener], seconds: float) -> None:

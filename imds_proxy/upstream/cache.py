@@ -72,9 +72,24 @@ class AnswerCache:
         self._flights: FairFlight[Answer] = FairFlight(gate)
         self._failed: LRUCache[Hashable, float] = LRUCache(4096)
         self._roles = RoleWatch(self._store)
+        self.misses = 0
 
     def __len__(self) -> int:
         return len(self._store)
+
+    @property
+    def hits(self) -> int:
+        """How often an answer was served again, since the start; old ones too."""
+        return self._store.hits
+
+    @property
+    def size(self) -> int:
+        """Bytes kept, about."""
+        return self._store.size
+
+    def kept(self) -> list[Stored]:
+        """What is kept now."""
+        return [stored for _, stored in self._store.items()]
 
     def change(self, rules: CacheRules) -> None:
         """Other rules from now on, for what is kept too: no longer than if it had come just now."""
@@ -136,11 +151,13 @@ class AnswerCache:
         Raises Refused. `until` is the caller's deadline.
         """
         if item is ItemClass.NEVER:
+            self.misses += 1
             await self._gate.turn(caller, until)
             return Served(await self._reader.read(target, item, allow))
         cached = cached and self._rules.enabled
         if cached and (answer := self.fresh(target, self._clock())) is not None:
             return Served(answer)
+        self.misses += 1
         asking = asyncio.get_running_loop().create_task(self._ask(target, item, caller, until, allow))
         asking.add_done_callback(_look_at)
         old = self._store.get(target.key) if cached else None

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from imds_proxy.errors import DEADLINE, UNREACHABLE, UPSTREAM_BROKEN, Refused
 from imds_proxy.upstream.exchange import StaleConnection, UpstreamAnswer, UpstreamConnection
 from imds_proxy.upstream.gate import OURS, UpstreamGate
+from imds_proxy.upstream.traffic import Traffic
 
 _RETRY_CONNECT = 0.05  # seconds between tries to connect to a service that is restarting
 _MAX_WAITING = 4096
@@ -40,10 +41,12 @@ class Pool:
         limits: PoolLimits,
         clock: Callable[[], float],
         gate: UpstreamGate | None = None,
+        traffic: Traffic | None = None,
     ) -> None:
-        """Without a `gate` calls go as they come."""
+        """Without a `gate` calls go as they come; `traffic` counts what they come to."""
         self._host, self._port, self._limits, self._clock = host, port, limits, clock
         self._gate = gate
+        self._traffic = traffic if traffic is not None else Traffic(clock)
         self._idle: deque[UpstreamConnection] = deque()
         self._open = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
@@ -116,7 +119,11 @@ class Pool:
                     if reply.answer.status in (429, 503):
                         self.state = f"is overloaded ({reply.answer.status})"
                         self._overloaded(sent_at, reply)
+                    self._traffic.answered(method, reply.answer.status)
                     return reply
+        except Refused as error:
+            self._traffic.failed(method, error.refusal.slug)
+            raise
         finally:
             self._leave(connection)
 

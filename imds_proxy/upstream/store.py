@@ -71,7 +71,7 @@ class AnswerStore:
         self._stored: dict[Hashable, Stored] = {}
         self._owned: dict[Hashable, OrderedDict[Hashable, None]] = {}
         self._bytes: dict[Hashable, int] = {}
-        self._total = 0
+        self._total = self._past_hits = 0
 
     def __len__(self) -> int:
         return len(self._stored)
@@ -80,6 +80,11 @@ class AnswerStore:
     def size(self) -> int:
         """Bytes kept, about."""
         return self._total
+
+    @property
+    def hits(self) -> int:
+        """How often an answer was served again, since the start."""
+        return self._past_hits + sum(stored.hits for stored in self._stored.values())
 
     def change(self, entries: int, size: int) -> None:
         """Other bounds from now on."""
@@ -103,6 +108,7 @@ class AnswerStore:
         if stored.cost > self._size // _SHARE:
             return
         owner = stored.owner
+        self._past_hits -= stored.hits  # those of the one in whose place it comes
         stored.until, stored._seen_hits = stored.lifetime.fresh_until, stored.hits
         self._stored[key] = stored
         self._owned.setdefault(owner, OrderedDict())[key] = None
@@ -119,6 +125,7 @@ class AnswerStore:
         if stored is None:
             return
         stored.until = -math.inf
+        self._past_hits += stored.hits
         owned = self._owned[stored.owner]
         del owned[key]
         self._bytes[stored.owner] -= stored.cost

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,12 @@ class Proxy:
     log_path: Path
     state: Path
     config: Path
+
+    @cached_property
+    def admin(self) -> str:
+        """H:P of the monitoring port, where `admin.metrics` is set."""
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip().removeprefix("admin on http://")
 
     def request(
         self, method: str, path: str, headers: dict[str, str] | None = None, timeout: float = 5
