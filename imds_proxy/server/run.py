@@ -163,7 +163,7 @@ async def _serve(config: Config, read: Callable[[], Config], log: Log, launched:
 
 def _state(config: Config, daemon: Daemon) -> str:
     """How the daemon is, in a line for `systemctl status`."""
-    return f"serving (mode: {config.mode}); {config.upstream.address} {daemon.pool.state}"
+    return f"serving (mode: {config.mode}); {config.upstream.address} {daemon.traffic.state}"
 
 
 async def _open_admin(

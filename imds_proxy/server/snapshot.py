@@ -73,10 +73,8 @@ def snapshot_of(daemon: Daemon, redirect: bool | None) -> Snapshot:
 def unready(daemon: Daemon, redirect: bool | None) -> list[str]:
     """Why the daemon is not ready, empty when it is. Asks nobody: a probe does, in the background."""
     reasons = []
-    if daemon.traffic.answers is None:
-        reasons.append("the metadata service was not asked yet")
-    elif not daemon.traffic.answers:
-        reasons.append(f"the metadata service does not answer ({daemon.traffic.why})")
+    if not daemon.traffic.answers:
+        reasons.append(f"the metadata service {daemon.traffic.state}")
     if redirect is False:
         reasons.append("the redirect is not in force")
     return reasons

@@ -53,7 +53,6 @@ class Pool:
         self._down_since: float | None = None
         self._retry_at, self._why_down = 0.0, ""
         self._closed = False
-        self.state = "was not asked yet"
         """What the service did last, for people."""
 
     @property
@@ -112,17 +111,14 @@ class Pool:
                         raise Refused(UPSTREAM_BROKEN, "closed unanswered") from None
                 except (TimeoutError, asyncio.TimeoutError):
                     self._overloaded(sent_at, None)
-                    self.state = "does not answer in time"
                     raise Refused(DEADLINE, "upstream.read_timeout") from None
                 else:
-                    self.state = "answers"
                     if reply.answer.status in (429, 503):
-                        self.state = f"is overloaded ({reply.answer.status})"
                         self._overloaded(sent_at, reply)
                     self._traffic.answered(method, reply.answer.status)
                     return reply
         except Refused as error:
-            self._traffic.failed(method, error.refusal.slug)
+            self._traffic.failed(method, error)
             raise
         finally:
             self._leave(connection)
@@ -192,7 +188,6 @@ class Pool:
                 if self._down_since is None:
                     self._down_since = now
                 self._retry_at, self._why_down = now + _RETRY_CONNECT, _why(error)
-                self.state = f"cannot be reached ({self._why_down})"
             else:
                 self._down_since = None
                 return connection

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from imds_proxy.errors import UNREACHABLE, Refused
+
 KINDS = ("get", "put")
 OUTCOMES = ("ok", "missing", "refused", "throttled", "error", "failed")
 _THROTTLED = (429, 503)
 
 
 class Traffic:
-    """Counts of calls by kind and outcome. `clock` gives seconds, monotonic.
+    """Counts of calls by kind and outcome; `state` is a sentence on the last one. `clock` gives seconds, monotonic.
 
     `failed` is no answer at all; `refused` is 401 or 403, `throttled` 429 or 503, `error` any other status.
     """
@@ -23,7 +25,7 @@ class Traffic:
         self.counts = {(kind, outcome): 0 for kind in KINDS for outcome in OUTCOMES}
         self.last_at = clock()
         self.answers: bool | None = None
-        self.why = "nothing was asked yet"
+        self.state = "was not asked yet"
 
     @property
     def throttled(self) -> int:
@@ -33,12 +35,17 @@ class Traffic:
     def answered(self, method: str, status: int) -> None:
         """The service answered a call. One that throttles or refuses is there all the same."""
         self._note(method, _outcome(status))
-        self.answers, self.why = True, f"answered {status}"
+        self.answers = True
+        self.state = f"is overloaded ({status})" if status in _THROTTLED else "answers"
 
-    def failed(self, method: str, why: str) -> None:
-        """A call had no answer; `why` is a slug or a short reason without a secret."""
+    def failed(self, method: str, error: Refused) -> None:
+        """A call had no answer."""
         self._note(method, "failed")
-        self.answers, self.why = False, why
+        self.answers = False
+        if error.refusal is UNREACHABLE:
+            self.state = f"cannot be reached ({error.detail})"
+        else:
+            self.state = f"does not answer as it should ({error.detail or error.refusal.slug})"
 
     def _note(self, method: str, outcome: str) -> None:
         self.counts["put" if method == "PUT" else "get", outcome] += 1

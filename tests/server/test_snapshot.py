@@ -8,7 +8,7 @@ from dataclasses import fields
 import pytest
 
 from imds_proxy.config import Config
-from imds_proxy.errors import REFUSALS
+from imds_proxy.errors import REFUSALS, UNREACHABLE, Refused
 from imds_proxy.protocol.profile import ItemClass
 from imds_proxy.protocol.session import Session
 from imds_proxy.server.build import Daemon, build
@@ -41,8 +41,8 @@ def test_a_snapshot_holds_numbers_and_names_of_ours_only(daemon: Daemon) -> None
 
 def test_ready_means_that_the_service_answered_last_and_the_redirect_is_in_force(daemon: Daemon) -> None:
     assert unready(daemon, None) == ["the metadata service was not asked yet"]
-    daemon.traffic.failed("GET", "unreachable")
-    assert unready(daemon, None) == ["the metadata service does not answer (unreachable)"]
+    daemon.traffic.failed("GET", Refused(UNREACHABLE, "ECONNREFUSED"))
+    assert unready(daemon, None) == ["the metadata service cannot be reached (ECONNREFUSED)"]
     daemon.traffic.answered("GET", 200)
     assert unready(daemon, None) == [] == unready(daemon, True)
     assert unready(daemon, False) == ["the redirect is not in force"]

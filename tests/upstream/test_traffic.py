@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from imds_proxy.errors import DEADLINE, UNREACHABLE, Refused
 from imds_proxy.upstream.traffic import Traffic
 
 
@@ -33,8 +34,11 @@ def test_no_answer_is_a_failure_with_its_reason_until_the_next_answer() -> None:
     now = [0.0]
     traffic = Traffic(lambda: now[0])
     now[0] = 5.0
-    traffic.failed("GET", "unreachable")
-    assert (traffic.answers, traffic.why, traffic.last_at) == (False, "unreachable", 5.0)
+    traffic.failed("GET", Refused(UNREACHABLE, "ECONNREFUSED"))
+    assert (traffic.answers, traffic.last_at) == (False, 5.0)
+    assert traffic.state == "cannot be reached (ECONNREFUSED)"
+    traffic.failed("GET", Refused(DEADLINE, "upstream.read_timeout"))
+    assert traffic.state == "does not answer as it should (upstream.read_timeout)"
     traffic.answered("GET", 500)
     assert traffic.answers, "it is there, whatever it says"
     assert traffic.throttled == 0
