@@ -15,7 +15,7 @@ _THROTTLED = (429, 503)
 
 
 class Traffic:
-    """Counts of calls by kind and outcome; `state` is a sentence on the last one. `clock` gives seconds, monotonic.
+    """Counts of calls by kind and outcome; `state` says how the last one went. `clock`: seconds, monotonic.
 
     `failed` is no answer at all; `refused` is 401 or 403, `throttled` 429 or 503, `error` any other status.
     """
