@@ -32,6 +32,7 @@ deb rpm: $(VENV)/packaging-tools-installed
 
 bench: $(VENV)/wheel-installed $(VENV)/system-packages
 	$(BIN)/python bench/run.py
+	$(BIN)/python bench/memory.py
 
 $(VENV)/created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
