@@ -53,6 +53,9 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--upstream", metavar="H:P", help="address of the metadata service")
     parser.add_argument("--mode", choices=("upgrade", "enforce", "passthrough"))
+    parser.add_argument(
+        "--intercept", action="store_true", help="redirect the service's address to the proxy while it runs"
+    )
     parser.add_argument("--admin", metavar="H:P", help="address of /metrics and health (port 0: any)")
 
 
@@ -76,7 +79,7 @@ def _run(args: argparse.Namespace) -> int:
         return USAGE
     from imds_proxy.server.run import run
 
-    return run(config, read)
+    return run(config, read, intercept=args.intercept)
 
 
 def _check(args: argparse.Namespace) -> int:
@@ -156,6 +159,18 @@ def _watch(args: argparse.Namespace) -> int:
     return run_watch(args)
 
 
+def _intercept_arguments(parser: argparse.ArgumentParser) -> None:
+    from imds_proxy.control_intercept import add_arguments
+
+    add_arguments(parser)
+
+
+def _intercept(args: argparse.Namespace) -> int:
+    from imds_proxy.control_intercept import run
+
+    return run(args)
+
+
 def _policy_arguments(parser: argparse.ArgumentParser) -> None:
     from imds_proxy.advice.command import add_arguments
 
@@ -172,6 +187,7 @@ _Command = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argpa
 _COMMANDS: dict[str, _Command] = {
     "demo": ("try it: an emulator, the proxy, and real old and new clients", _demo_arguments, _demo),
     "run": ("the daemon", _run_arguments, _run),
+    "intercept": ("redirect the service's address: up, down, status", _intercept_arguments, _intercept),
     "check": ("validate a configuration: every error in one go", _config_argument, _check),
     "reload": ("let the running daemon read its configuration again", _reload_arguments, _reload),
     "watch": ("print an item each time it changes, or run a program then", _watch_arguments, _watch),

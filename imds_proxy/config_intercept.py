@@ -54,7 +54,7 @@ class Intercept:
         ),
     )
     address: tuple[Address, ...] = field(
-        default=(Address("169.254.100.200", 80), Address("fd64:64c8::200", 80)),
+        default=(Address("169.254.100.200", 200), Address("fd64:64c8::200", 200)),
         metadata=key(
             SocketAddress(listening=False),
             "Where redirected calls arrive: an address of `lo`, made if need be; one of each family.",

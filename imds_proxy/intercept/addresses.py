@@ -6,14 +6,17 @@ are told from an operator's by the flag `noprefixroute`, which has no effect the
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import os
 import socket
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
+from imds_proxy.config_values import Address
 from imds_proxy.intercept.redirect import InterceptError
 
 # linux/rtnetlink.h, linux/if_addr.h, linux/netlink.h
@@ -24,6 +27,7 @@ _ADDRESS, _LOCAL, _CACHE_INFO, _FLAGS = 1, 2, 6, 8
 _NO_DAD, _NO_PREFIX_ROUTE = 0x02, 0x200
 _HOST_SCOPE = 254  # never chosen as the source of what leaves the machine
 _FOREVER = 0xFFFFFFFF
+_NO_IPV6 = (errno.EACCES, errno.EOPNOTSUPP, errno.EAFNOSUPPORT)
 
 _HEADER = struct.Struct("=IHHII")
 _MESSAGE = struct.Struct("=BBBBI")  # ifaddrmsg: family, prefix length, flags, scope, interface
@@ -71,6 +75,39 @@ def hold(host: str, seconds: int | None) -> None:
     attributes = _attribute(_CACHE_INFO, _LIFETIME.pack(until, until, 0, 0))
     attributes += _attribute(_FLAGS, struct.pack("=I", _NO_DAD | _NO_PREFIX_ROUTE))
     _change(_NEW, host, attributes, _REPLACE | _CREATE)
+
+
+def hold_all(addresses: Sequence[Address], seconds: int | None) -> list[Address]:
+    """Those of the listeners' addresses that `lo` has now: all, but for IPv6 where it is off.
+
+    Raises InterceptError: then none is left that was not there before.
+    """
+    held: list[Address] = []
+    try:
+        for address in addresses:
+            try:
+                hold(address.host, seconds)
+            except OSError as error:
+                if ":" not in address.host or error.errno not in _NO_IPV6:
+                    raise
+            else:
+                held.append(address)
+    except (InterceptError, OSError) as error:
+        drop_all(held)
+        if isinstance(error, InterceptError):
+            raise
+        if error.errno == errno.EPERM:
+            needs = "it needs CAP_NET_ADMIN in its network namespace"
+            raise InterceptError("no-capability", "lo cannot be given an address", needs) from None
+        raise InterceptError("no-address", f"lo takes no address: {error.strerror}") from None
+    return held
+
+
+def drop_all(addresses: Sequence[Address]) -> None:
+    """Takes from `lo` those that are ours."""
+    for address in addresses:
+        with suppress(OSError):
+            drop(address.host)
 
 
 def drop(host: str) -> bool:

@@ -101,9 +101,11 @@ class NftablesRedirect:
         if nft is None:
             return RedirectStatus("nftables", in_force=False)
         try:
-            self._list(nft)
+            switched, _, chains = nft.run(f"list table inet {self._name}").partition("\tchain ")
         except NftError:
             return RedirectStatus("nftables", in_force=False, name=self._name)
+        if not chains or not ("elements" in switched or self._plan.closed):
+            return RedirectStatus("nftables", in_force=False, name=self._name, notes=self._notes)
         held_by = "owner-table" if self._owned else "table" if self._plan.closed else "lease"
         return RedirectStatus("nftables", True, held_by, self._name, self._notes)
 

@@ -10,7 +10,9 @@ import os
 import socket
 import struct
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from imds_proxy.config_values import Address
 
@@ -75,6 +77,24 @@ def destroy(connections: Sequence[OpenConnection]) -> int:
             else:
                 closed += 1
     return closed
+
+
+def programs(inodes: Collection[int], proc: Path = Path("/proc")) -> dict[int, tuple[int, str]]:
+    """Of those sockets that a process holds, as far as we may look: its pid and its executable.
+
+    Reads the descriptors of all processes: milliseconds to a second.
+    """
+    wanted = {f"socket:[{inode}]": inode for inode in inodes}
+    found: dict[int, tuple[int, str]] = {}
+    for process in proc.iterdir() if wanted else ():
+        if not process.name.isdigit():
+            continue
+        with suppress(OSError):  # it has ended, or is not ours to look at
+            for descriptor in (process / "fd").iterdir():
+                inode = wanted.get(str(descriptor.readlink()))
+                if inode is not None:
+                    found[inode] = (int(process.name), str((process / "exe").readlink()))
+    return found
 
 
 def _read(body: bytes) -> OpenConnection:

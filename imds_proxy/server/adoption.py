@@ -48,6 +48,36 @@ def listening_sockets(
     return sockets
 
 
+def redirected_sockets(
+    addresses: Sequence[Address], hop_limit: int, store: DescriptorStore
+) -> dict[Address, socket.socket | OSError]:
+    """The sockets at which redirected calls arrive, adopted or new, each stored; or why there is none.
+
+    They are bound while that is allowed, before their addresses are on `lo`. To be called before
+    `listening_sockets`, which drops what nobody wants.
+    """
+    found: dict[Address, socket.socket | OSError] = {}
+    for descriptor in list(store.activated):
+        wire = _listening(descriptor)
+        if wire is not None and _address_of(wire) in addresses:
+            store.activated.remove(descriptor)
+            found[_address_of(wire)] = wire
+        elif wire is not None:
+            wire.detach()
+    for address in addresses:
+        if address in found:
+            continue
+        try:
+            wire = _left(store, _name(address), address) or bind(address, hop_limit, anywhere=True)
+        except OSError as error:
+            found[address] = error
+        else:
+            limit_hops(wire, hop_limit)
+            store.keep(_name(address), [wire.fileno()])
+            found[address] = wire
+    return found
+
+
 def release(sockets: Sequence[socket.socket], store: DescriptorStore) -> None:
     """Nobody holds the sockets but this process, once this is said: with it they stop to listen."""
     for wire in sockets:

@@ -26,8 +26,6 @@ _MAX_BUFFERED = 65536  # bytes of requests that wait for their turn
 _LINGER = 1.0  # seconds for a refused caller to read why
 _TOUCH = 1.0  # seconds: the order in which idle connections make room is exact to this
 _NONE: Mapping[bytes, Plan] = MappingProxyType({})
-
-
 _NO_FAILURE = Failure()
 
 
@@ -222,6 +220,12 @@ class CallerConnection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort() if self._blocked else self._transport.close()
 
+    @property
+    def ends(self) -> tuple[object, object]:
+        """The caller's end and ours as the event loop has them; None for each where it is closed."""
+        get = self._transport.get_extra_info if self._transport else dict[str, object]().get
+        return get("peername"), get("sockname")
+
     def drain(self) -> None:
         """The next answer is the last."""
         self._draining, self._plans = True, _NONE
@@ -257,8 +261,7 @@ class CallerConnection(asyncio.Protocol):
         if not self._shared.register.assign(self, caller.identity):
             self._say_and_close(refusal_answer(TOO_MANY_CONNECTIONS))
             return
-        shared, transport = self._shared, self._transport
-        ends = [transport.get_extra_info(f"{one}name") if transport else None for one in ("peer", "sock")]
+        shared, ends = self._shared, self.ends
         hosts = shared.hosts(ends[1])
         self._reader.memo = remembered = shared.memory.of(caller, hosts, self._epoch)
         self._failure = shared.memory.failure_of(caller)

@@ -13,8 +13,8 @@ import socket
 from collections.abc import MutableMapping
 from dataclasses import dataclass
 
-from imds_proxy.config import Config
-from imds_proxy.server.adoption import CannotListen, listening_sockets
+from imds_proxy.config import Address, Config
+from imds_proxy.server.adoption import CannotListen, listening_sockets, redirected_sockets
 from imds_proxy.server.attribution import look_before_they_leave
 from imds_proxy.server.fdstore import DescriptorStore
 from imds_proxy.server.notify import Notifier, inherited, watchdog_interval
@@ -40,9 +40,11 @@ class CannotStart(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Launched:
-    """What the daemon begins with. `watchdog` in seconds; `notices` are to be logged."""
+    """What the daemon begins with. `redirected` has a socket, or why there is none, for each
+    `intercept.address`; `watchdog` in seconds; `notices` are to be logged."""
 
     sockets: list[socket.socket]
+    redirected: dict[Address, socket.socket | OSError]
     store: DescriptorStore
     notifier: Notifier
     watchdog: float | None
@@ -58,12 +60,13 @@ def launch(config: Config, environment: MutableMapping[str, str]) -> Launched:
     _raise_file_limit(config, notices)
     look_before_they_leave()
     try:
+        redirected = redirected_sockets(config.intercept.address, config.hop_limit, store)
         sockets = listening_sockets(config.listen, config.hop_limit, store)
     except CannotListen as error:
         raise CannotStart("cannot-listen", str(error)) from None
     _give_up_rights(config, notices)
     _keep_secrets_in_memory()  # after that: another user is another process to the kernel
-    return Launched(sockets, store, notifier, watchdog, notices)
+    return Launched(sockets, redirected, store, notifier, watchdog, notices)
 
 
 def wanted(config: Config) -> frozenset[Capability]:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from imds_proxy.config import Address
 
 _BACKLOG = 4096
+_FREE_BIND, _FREE_BIND6 = (socket.IPPROTO_IP, 15), (socket.IPPROTO_IPV6, 78)  # linux/in.h, in6.h
 _BATCH = 64  # accepted in one turn of the loop, so that others have theirs
 _PAUSE = 0.1  # seconds without accepting when there are no more descriptors
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -21,14 +22,19 @@ Accepted = tuple[socket.socket, object]
 """A connection and its peer's address."""
 
 
-def bind(address: Address, hop_limit: int) -> socket.socket:
-    """A socket that listens at an address. Raises OSError."""
+def bind(address: Address, hop_limit: int, *, anywhere: bool = False) -> socket.socket:
+    """A socket that listens at an address; `anywhere`: at one that this machine need not have yet.
+
+    Raises OSError.
+    """
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if anywhere:
+            listening.setsockopt(*(_FREE_BIND if family == socket.AF_INET else _FREE_BIND6), 1)
         listening.bind((address.host, address.port))
         listening.listen(_BACKLOG)
         limit_hops(listening, hop_limit)

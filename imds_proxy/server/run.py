@@ -16,6 +16,7 @@ from typing import Any
 
 from imds_proxy.config import Address, Config
 from imds_proxy.errors import Refused
+from imds_proxy.intercept.redirect import InterceptError
 from imds_proxy.protocol.profile import ItemClass
 from imds_proxy.protocol.target import canonical_target
 from imds_proxy.server.admin import AdminSocket
@@ -26,6 +27,8 @@ from imds_proxy.server.build import Daemon, boottime, build
 from imds_proxy.server.fleet import keep_asking, open_fleet_port
 from imds_proxy.server.fleetport import FleetPort
 from imds_proxy.server.hotitems import HotItems
+from imds_proxy.server.intercepting import admin_commands, interception_of
+from imds_proxy.server.interception import Interception
 from imds_proxy.server.launch import CannotStart, Launched, launch
 from imds_proxy.server.listener import Listener
 from imds_proxy.server.log import Log
@@ -40,11 +43,11 @@ _HOT, _SAVE_HOT = 64, 60.0  # items; seconds between writes of their names
 _WARMED = frozenset(ItemClass) - {ItemClass.NEVER, ItemClass.TOKEN, ItemClass.UNKNOWN, ItemClass.AGGREGATE}
 
 
-def run(config: Config, read: Callable[[], Config]) -> int:
+def run(config: Config, read: Callable[[], Config], intercept: bool = False) -> int:
     """Runs the daemon until SIGTERM or SIGINT; 0 after a drain, 1 when it could not start.
 
-    `read` reads the configuration again, for SIGHUP and `imds-proxy reload`; it raises ConfigErrors, or
-    ValueError with a sentence.
+    With `intercept` the redirect is in force before the daemon is ready. `read` reads the configuration
+    again, for SIGHUP and `imds-proxy reload`; it raises ConfigErrors, or ValueError with a sentence.
     """
     # Before any thread, that of the log among them, so that none has more rights than the daemon.
     try:
@@ -58,7 +61,7 @@ def run(config: Config, read: Callable[[], Config]) -> int:
     for notice in launched.notices:
         log.event(*notice)
     try:
-        return _loop_runner(log)(_serve(config, read, log, launched))
+        return _loop_runner(log)(_serve(config, read, log, launched, intercept))
     finally:
         log.close()
 
@@ -80,7 +83,9 @@ def _loop_runner(log: Log) -> Callable[[Coroutine[Any, Any, int]], int]:
     return asyncio.run
 
 
-async def _serve(config: Config, read: Callable[[], Config], log: Log, launched: Launched) -> int:
+async def _serve(
+    config: Config, read: Callable[[], Config], log: Log, launched: Launched, intercept: bool
+) -> int:
     try:
         daemon = build(config, log)
     except OSError as error:
@@ -114,7 +119,16 @@ async def _serve(config: Config, read: Callable[[], Config], log: Log, launched:
 
     arrivals = Arrivals(lambda: reloader.daemon.shared)
     listeners = [Listener(wire, arrivals.welcome) for wire in launched.sockets]
-    admin = await _open_admin(config, reloader, reload, log)  # before anybody is told it is there
+    interception = interception_of(config, daemon, launched.redirected, arrivals.welcome, log)
+    if intercept:
+        try:
+            await interception.up()
+        except InterceptError as error:
+            log.event("cannot-intercept", str(error), cause=error.slug)
+            return 1
+    admin = await _open_admin(
+        config, reloader, reload, interception, log
+    )  # before anybody is told it is there
     for listener in listeners:
         host, port = listener.socket.getsockname()[:2]
         print(f"listening on http://{Address(host, port)}", flush=True)  # noqa: T201  machine contract
@@ -135,9 +149,11 @@ async def _serve(config: Config, read: Callable[[], Config], log: Log, launched:
     noting = loop.create_task(books.run())
     supervising = loop.create_task(supervision.run())
     asking = loop.create_task(keep_asking(daemon, config.mode))
+    renewing = loop.create_task(interception.watch())
     await stop.wait()
     supervision.stopping()
     if not succeeded.is_set():
+        interception.release()
         release(launched.sockets, launched.store)
     if fleet is not None:
         await fleet.close()
@@ -145,8 +161,8 @@ async def _serve(config: Config, read: Callable[[], Config], log: Log, launched:
         await admin.close()
 
     log.event("draining", "stopping: answering what was asked, accepting nothing new")
-    await _drain(daemon, listeners, config.limits.drain)
-    for task in (probing, sweeping, noting, supervising, asking):
+    await _drain(daemon, listeners + interception.listeners, config.limits.drain)
+    for task in (probing, sweeping, noting, supervising, asking, renewing):
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
@@ -157,6 +173,8 @@ async def _serve(config: Config, read: Callable[[], Config], log: Log, launched:
     daemon.events.summarise()
     daemon.attribution.close()
     daemon.pool.close()
+    if not succeeded.is_set():
+        interception.finish()
     log.event("stopped", "stopped")
     return 0
 
@@ -167,18 +185,25 @@ def _state(config: Config, daemon: Daemon) -> str:
 
 
 async def _open_admin(
-    config: Config, reloader: Reloader, reload: Callable[[], Coroutine[Any, Any, dict[str, Any]]], log: Log
+    config: Config,
+    reloader: Reloader,
+    reload: Callable[[], Coroutine[Any, Any, dict[str, Any]]],
+    interception: Interception,
+    log: Log,
 ) -> AdminSocket | None:
     """Without its admin socket the daemon serves all the same, and says so once."""
     shared = reloader.daemon.shared
     watching = Watching(shared.service.cache, shared.rules.classifier, boottime)
-    admin = AdminSocket(config.admin.socket, {"reload": lambda _: reload(), "watch": watching.watch})
+    commands = {"reload": lambda _: reload(), "watch": watching.watch}
+    admin = AdminSocket(config.admin.socket, {**commands, **admin_commands(interception)})
     try:
         await admin.open()
     except OSError as error:
         detail = f"{config.admin.socket}: {_reason(error)}"
         log.event(
-            "no-admin-socket", "`imds-proxy reload` and `watch` will not reach this daemon", detail=detail
+            "no-admin-socket",
+            "`imds-proxy reload`, `watch` and `intercept` will not reach this daemon",
+            detail=detail,
         )
         return None
     return admin

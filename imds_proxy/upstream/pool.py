@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import socket
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from imds_proxy.upstream.traffic import Traffic
 
 _RETRY_CONNECT = 0.05  # seconds between tries to connect to a service that is restarting
 _MAX_WAITING = 4096
+_SO_MARK = 36  # asm-generic/socket.h
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,7 @@ class Pool:
         traffic: Traffic | None = None,
     ) -> None:
         """Without a `gate` calls go as they come; `traffic` counts what they come to."""
+        self.mark: int | None = None  # SO_MARK of new connections: a redirect of the service lets it through
         self._host, self._port, self._limits, self._clock = host, port, limits, clock
         self._gate = gate
         self._traffic = traffic if traffic is not None else Traffic(clock)
@@ -166,7 +169,6 @@ class Pool:
 
         While the service is down one try is made each 50 ms, however many wait.
         """
-        loop = asyncio.get_running_loop()
         while True:
             now = self._clock()
             if self._down_since is not None:
@@ -177,12 +179,7 @@ class Pool:
                     continue
                 self._retry_at = now + _RETRY_CONNECT
             try:
-                _, connection = await asyncio.wait_for(
-                    loop.create_connection(
-                        lambda: UpstreamConnection(self._limits.max_body), self._host, self._port
-                    ),
-                    self._limits.connect_timeout,
-                )
+                connection = await asyncio.wait_for(self._dial(), self._limits.connect_timeout)
             except (OSError, asyncio.TimeoutError) as error:
                 now = self._clock()
                 if self._down_since is None:
@@ -191,6 +188,22 @@ class Pool:
             else:
                 self._down_since = None
                 return connection
+
+    async def _dial(self) -> UpstreamConnection:
+        loop = asyncio.get_running_loop()
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        wire = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            if self.mark is not None:
+                wire.setsockopt(socket.SOL_SOCKET, _SO_MARK, self.mark)
+            await loop.sock_connect(wire, (self._host, self._port))
+            _, connection = await loop.create_connection(
+                lambda: UpstreamConnection(self._limits.max_body), sock=wire
+            )
+        except BaseException:
+            wire.close()
+            raise
+        return connection
 
 
 def _why(error: BaseException) -> str:

@@ -61,6 +61,9 @@ def test_the_switch_lapses_unless_it_is_renewed() -> None:
     while "expires" in nft(f"list set inet {name} switch4"):
         assert time.monotonic() < until
         time.sleep(0.05)
+    assert not redirect.status().in_force
+    redirect.renew()
+    assert redirect.status().in_force
     redirect.down()
 
 

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from imds_proxy.config_values import Address
-from imds_proxy.intercept.opensockets import destroy, open_connections
+from imds_proxy.intercept.opensockets import destroy, open_connections, programs
 from netns import ip
 from plans import SERVICES
 
@@ -37,6 +39,7 @@ def test_an_open_connection_is_listed_with_its_user_and_closed(
         assert found.remote in service
         assert found.uid == os.getuid()
         assert found.inode == os.fstat(client.fileno()).st_ino
+        assert programs({found.inode}) == {found.inode: (os.getpid(), str(Path(sys.executable).resolve()))}
         assert destroy([found]) == 1
         with pytest.raises(ConnectionAbortedError):
             client.send(b"x")

@@ -1,0 +1,119 @@
+"""The interception of this daemon: what it needs of the other parts, and its admin commands."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from imds_proxy.callers.cgroupfs import CgroupTree
+from imds_proxy.config import Address, Config
+from imds_proxy.intercept.ebpf import EbpfRedirect
+from imds_proxy.intercept.methods import Method
+from imds_proxy.intercept.nftables import NftablesRedirect
+from imds_proxy.intercept.redirect import InterceptError, Plan, Redirect
+from imds_proxy.protocol.profile import PROFILES
+from imds_proxy.server.admin import Command
+from imds_proxy.server.build import Daemon, boottime
+from imds_proxy.server.interception import House, Interception
+from imds_proxy.server.listener import Accepted, Listener
+from imds_proxy.server.log import Log
+
+
+def _ebpf(plan: Plan) -> Redirect:
+    tree = CgroupTree.find()
+    try:
+        return EbpfRedirect(plan, tree.mount)
+    finally:
+        tree.close()
+
+
+METHODS: Mapping[str, Method] = {"nftables": NftablesRedirect, "ebpf": _ebpf}
+"""By the names of `intercept.method`, in the order in which `auto` tries them."""
+
+
+def services_of(config: Config) -> tuple[Address, ...]:
+    """What callers connect to: every address of the cloud's metadata service."""
+    profile = PROFILES[config.provider]
+    return tuple(Address(host, profile.port) for host in profile.addresses)
+
+
+def interception_of(
+    config: Config,
+    daemon: Daemon,
+    sockets: Mapping[Address, socket.socket | OSError],
+    welcome: Callable[[Sequence[Accepted]], None],
+    log: Log,
+) -> Interception:
+    """Not up yet. `sockets` listen at each `intercept.address`, or say why not; `welcome` takes calls."""
+
+    def listen(address: Address) -> Listener:
+        bound = sockets[address]
+        if isinstance(bound, OSError):
+            raise bound
+        return Listener(bound.dup(), welcome)  # the socket itself is for the next time
+
+    def mark(value: int | None) -> None:
+        daemon.pool.mark = value
+
+    house = House(listen, mark, partial(_peers, daemon), partial(_dismiss, daemon, config.limits.drain))
+    return Interception(config.intercept, services_of(config), METHODS, house, log, boottime)
+
+
+def admin_commands(interception: Interception) -> Mapping[str, Command]:
+    """`intercept-up` (with `takeover`), `intercept-down` and `intercept-status`: `ok`, `errors`, and more."""
+
+    async def up(asked: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            await interception.up()
+            closed = await interception.take_over() if asked.get("takeover") is True else None
+        except (InterceptError, OSError) as error:
+            return _failed(error)
+        return {**await status(asked), "closed": closed}
+
+    async def down(_: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            return {"ok": True, "errors": [], "was_up": await interception.down()}
+        except InterceptError as error:
+            return _failed(error)
+
+    async def status(_: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            report = await interception.report()
+        except OSError as error:
+            return _failed(error)
+        return {"ok": True, "errors": [], "report": report.as_json()}
+
+    return {"intercept-up": up, "intercept-down": down, "intercept-status": status}
+
+
+def _failed(error: InterceptError | OSError) -> dict[str, Any]:
+    return {"ok": False, "errors": [str(error)]}
+
+
+def _peers(daemon: Daemon) -> set[Address]:
+    return {address for connection in daemon.register if (address := _address(connection.ends[0]))}
+
+
+async def _dismiss(daemon: Daemon, seconds: float, hosts: Collection[str]) -> None:
+    """Connections accepted at these hosts get the answers that they wait for, and end."""
+    until = boottime() + seconds
+    while boottime() < until:
+        left = [one for one in daemon.register if (end := _address(one.ends[1])) and end.host in hosts]
+        if not left:
+            return
+        for connection in left:
+            connection.drain()
+            connection.close_if_idle()
+        await asyncio.sleep(0.01)
+
+
+def _address(end: object) -> Address | None:
+    if not isinstance(end, tuple) or len(end) < 2:
+        return None
+    ip = ipaddress.ip_address(str(end[0]).partition("%")[0])
+    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
+    return Address(str(mapped or ip), int(end[1]))
