@@ -38,6 +38,9 @@ async def _unknown() -> tuple[Caller, ...]:
     return ()
 
 
+_LEAST = 0.05  # seconds for what needs no waiting, also when a pipelined request came to its turn too late
+
+
 @dataclass(frozen=True, slots=True)
 class Peer:
     """What a connection knows of its other end: the caller, the Host values it may send, what is remembered
@@ -261,7 +264,7 @@ class Service:
         task = asyncio.get_running_loop().create_task(work())
         task.add_done_callback(_look_at)
         try:
-            served = await wait_until(task, arrived + self._deadline - self._clock())
+            served = await wait_until(task, max(_LEAST, arrived + self._deadline - self._clock()))
         except Refused as error:
             return self._refuse(request, peer, session, error)
         except Exception as error:  # a defect of ours: one request fails, the daemon goes on
