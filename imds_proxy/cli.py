@@ -125,14 +125,27 @@ def _doctor(args: argparse.Namespace) -> int:
 
 
 def _report_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="JSON logs of `imds-proxy run`")
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    from imds_proxy.ledger.report_command import add_arguments
+
+    add_arguments(parser)
 
 
 def _report(args: argparse.Namespace) -> int:
-    from imds_proxy.ledger.report import run
+    from imds_proxy.ledger.report_command import main
 
-    return run(args.files, args.json, sys.stdout, sys.stderr)
+    return main(args)
+
+
+def _ready_arguments(parser: argparse.ArgumentParser) -> None:
+    from imds_proxy.ledger.ready_command import add_arguments
+
+    add_arguments(parser)
+
+
+def _ready(args: argparse.Namespace) -> int:
+    from imds_proxy.ledger.ready_command import main
+
+    return main(args)
 
 
 def _reload_arguments(parser: argparse.ArgumentParser) -> None:
@@ -192,7 +205,12 @@ _COMMANDS: dict[str, _Command] = {
     "reload": ("let the running daemon read its configuration again", _reload_arguments, _reload),
     "watch": ("print an item each time it changes, or run a program then", _watch_arguments, _watch),
     "policy": ("suggest, explain or test the rules", _policy_arguments, _policy),
-    "report": ("callers that still need a change, from logs of the daemon", _report_arguments, _report),
+    "report": (
+        "callers that still need a change, and which, over any number of hosts",
+        _report_arguments,
+        _report,
+    ),
+    "ready": ("may we switch yet: READY, NOT READY or UNKNOWN, and why", _ready_arguments, _ready),
     "doctor": ("say what will work on this machine, what not, and what to do", _doctor_arguments, _doctor),
     "emulate": ("an ECS metadata service for trials and tests", _emulate_arguments, _emulate),
 }

@@ -23,8 +23,10 @@ _SESSIONS = tuple(session.value for session in Session if session is not Session
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Suggest, explain, test."""
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="policy_command")
-    one = commands.add_parser("suggest", help="an allowlist from what the daemon's logs saw")
-    one.add_argument("files", nargs="+", type=Path, metavar="FILE", help="JSON logs of `imds-proxy run`")
+    one = commands.add_parser("suggest", help="an allowlist from what the daemon saw")
+    one.add_argument(
+        "files", nargs="+", type=Path, metavar="FILE", help="ledgers or JSON logs of `imds-proxy run`"
+    )
     one = commands.add_parser("explain", help="which rule decides for a process and a path, and why")
     one.add_argument("--path", required=True, help="an item, like meta-data/ram/security-credentials/")
     one.add_argument("--session", choices=_SESSIONS, default="legacy")

@@ -1,18 +1,22 @@
-"""`imds-proxy policy suggest`: an allowlist in YAML from the daemon's logs.
+"""`imds-proxy policy suggest`: an allowlist in YAML from the daemon's ledgers or logs.
 
-Reads what the log says of callers; the rules themselves are made in `policy.suggest`.
+Reads what they say of callers; the rules themselves are made in `policy.suggest`.
 """
 
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, TextIO
 
 import yaml
 
 from imds_proxy.config_values import printable
+from imds_proxy.ledger.schema import NotALedger, open_to_read
+from imds_proxy.ledger.sources import is_ledger, opened_log
 from imds_proxy.policy.decision import Policy
 from imds_proxy.policy.suggest import Observation, Seen, Suggestion, suggest
 
@@ -41,6 +45,18 @@ def observe(lines: Iterable[str], roots: frozenset[str]) -> dict[Seen, Observati
             if isinstance(path, str) and record.get("session") != "token":
                 what.items.add(_below_version(path, roots))
     return found
+
+
+def observe_ledger(ledger: sqlite3.Connection, roots: frozenset[str]) -> dict[Seen, Observation]:
+    """Callers and what they read, from an open ledger. Raises sqlite3.Error."""
+    found: dict[int, tuple[Seen, Observation]] = {}
+    for number, *facts in ledger.execute("SELECT id, exe, script, user, uid, unit, container FROM callers"):
+        found[number] = Seen(*facts), Observation()
+    for number, kind, count in ledger.execute("SELECT caller, session, count FROM sessions"):
+        found[number][1].sessions[kind] = count
+    for number, path in ledger.execute("SELECT caller, path FROM items"):
+        found[number][1].items.add(_below_version(path, roots))
+    return dict(found.values())
 
 
 def render(suggestions: Iterable[Suggestion], left_out: int) -> str:
@@ -79,18 +95,27 @@ def run(files: Iterable[Path], policy: Policy, out: TextIO, err: TextIO) -> int:
     found: dict[Seen, Observation] = {}
     for path in files:
         try:
-            with path.open(encoding="utf-8", errors="replace") as lines:
-                for who, what in observe(lines, policy.roots).items():
-                    known = found.setdefault(who, Observation())
-                    known.items |= what.items
-                    for kind, count in what.sessions.items():
-                        known.sessions[kind] = known.sessions.get(kind, 0) + count
-        except OSError as error:
-            err.write(f"imds-proxy policy suggest: {printable(str(path))}: {error.strerror}\n")
+            seen = _observed(path, policy.roots)
+        except (OSError, EOFError, sqlite3.Error, NotALedger) as error:
+            why = getattr(error, "strerror", None) or str(error)
+            err.write(f"imds-proxy policy suggest: {printable(str(path))}: {printable(why)}\n")
             return 1
+        for who, what in seen.items():
+            known = found.setdefault(who, Observation())
+            known.items |= what.items
+            for kind, count in what.sessions.items():
+                known.sessions[kind] = known.sessions.get(kind, 0) + count
     unknown = sum(who.user is None and who.uid is None for who in found)
     out.write(render(suggest(found.items(), policy.sensitive), unknown))
     return 0
+
+
+def _observed(path: Path, roots: frozenset[str]) -> dict[Seen, Observation]:
+    if not is_ledger(path):
+        with opened_log(path) as lines:
+            return observe(lines, roots)
+    with closing(open_to_read(path)) as ledger:
+        return observe_ledger(ledger, roots)
 
 
 def _records(lines: Iterable[str]) -> Iterator[dict[str, Any]]:

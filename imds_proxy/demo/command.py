@@ -29,7 +29,8 @@ from imds_proxy.demo.clients import (
 )
 from imds_proxy.demo.namespace import entry_command, take_address
 from imds_proxy.demo.processes import leaving_none, serving
-from imds_proxy.ledger.report import Report, render_table
+from imds_proxy.ledger.merging import Merge
+from imds_proxy.ledger.report import render_table
 
 _EMULATE = ("emulate", "--http-tokens", "required", "--role", ROLE, "--listen")
 _INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
@@ -127,11 +128,11 @@ def _play(args: argparse.Namespace, cache: Path, directory: Path, own_address: b
     print("\n3. who still needs a change\n")
     if args.log:
         shutil.copy(log, args.log)
-    report = Report()
-    with log.open(encoding="utf-8") as lines:
-        report.read(lines)
-    print(render_table(report))
-    missed = sum(not client.hardened for client in clients) > len(report.needing_change())
+    with Merge() as merge:
+        merge.add_ledger(directory / "state" / "ledger.db")
+        print(render_table(merge))
+        needing = sum(1 for _ in merge.callers(needing_change=True))
+    missed = sum(not client.hardened for client in clients) > needing
     if missed:
         print("FAILED: a client that speaks normal mode is not in the table")
     return 0 if good and not missed else 1

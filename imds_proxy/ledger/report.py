@@ -1,184 +1,153 @@
-"""Who still needs a change: JSON logs of the daemon, merged into one table or one JSON object.
+"""The merged callers as a table, JSON, CSV or a page. Text of callers is made inert for each.
 
-Reads lines, one at a time; knows no socket and invents nothing: an absent fact is null.
+Knows no ledger and no file; invents nothing: an absent fact is null.
 """
 
 from __future__ import annotations
 
+import csv
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from itertools import islice
 from typing import Any, TextIO
 
-_KINDS = ("legacy", "fallback", "hardened")
-_IDENTITY = ("exe", "script", "user", "unit", "container")
-_MAX_ITEMS = 64
-_ADVICE = {
-    "legacy": "speaks normal mode only: fetch a token first (PUT /latest/api/token) or upgrade its SDK",
-    "fallback": "needs no code change: it speaks hardened mode, and its call with a token had failed",
-}
+from imds_proxy.ledger.merging import Fix, Merge, MergedCaller
+from imds_proxy.ledger.reading import name_of
+
+_MOST_ROWS = 200
+_WITHOUT_FIX = "speaks normal mode: fetch a token first (PUT /latest/api/token), or upgrade its SDK"
+_FALLBACK = "needs no code change: its call with a token failed"
+_BYPASS = "reaches the service past the proxy: what it speaks is not known"
+_COLUMNS = ("exe", "script", "user", "unit", "container", "pod", "hosts")
 
 
-@dataclass(slots=True)
-class CallerRow:
-    """One caller by its stable identity, over all logs."""
-
-    identity: tuple[str | None, ...]
-    sessions: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_KINDS, 0))
-    refused: int = 0
-    first_seen: str = ""
-    last_seen: str = ""
-    items: set[str] = field(default_factory=set)
-
-    @property
-    def advice(self) -> str | None:
-        """What is to be done; None for a caller that needs nothing."""
-        return next((text for kind, text in _ADVICE.items() if self.sessions[kind]), None)
-
-    def as_json(self) -> dict[str, Any]:
-        """The caller in the machine contract's form."""
-        return {
-            **dict(zip(_IDENTITY, self.identity, strict=True)),
-            "pod": None,
-            "hosts": None,
-            "sessions": dict(self.sessions),
-            "refused": self.refused,
-            "first_seen": self.first_seen or None,
-            "last_seen": self.last_seen or None,
-            "items": sorted(self.items),
-            "client": {"name": None, "version": None, "where": None},
-            "advice": self.advice,
-        }
+def advice_for(caller: MergedCaller) -> str | None:
+    """What is to be done; None for a caller that needs nothing."""
+    sessions = caller.sessions
+    if sessions["legacy"]:
+        return caller.advice or _WITHOUT_FIX
+    if sessions["fallback"]:
+        because = f" because of {caller.cause}" if caller.cause else ""
+        return f"{_FALLBACK}{because}" if caller.advice is None else caller.advice
+    return _BYPASS if sessions["bypass"] else caller.advice
 
 
-@dataclass(slots=True)
-class Report:
-    """Callers, the time that the logs span, and how many lines were not the daemon's."""
-
-    rows: dict[tuple[str | None, ...], CallerRow] = field(default_factory=dict)
-    first: str = ""
-    last: str = ""
-    skipped: int = 0
-
-    def read(self, lines: Iterable[str]) -> None:
-        """Takes the lines of one log. Counts come from summaries; a caller that was announced and never
-        summarised (the daemon was killed) counts once."""
-        announced: dict[tuple[str | None, ...], dict[str, Any]] = {}
-        for record in self._records(lines):
-            time, event = str(record.get("time", "")), record.get("event")
-            self.first = min(self.first or time, time)
-            self.last = max(self.last, time)
-            if event == "caller-summary":
-                announced.pop(_identity(record), None)
-                self._add(record, record.get("sessions"))
-            elif event in ("legacy-caller", "fallback-caller"):
-                announced[_identity(record)] = record
-                self._row(record)
-        for record in announced.values():
-            self._add({**record, "items": [record.get("path")]}, {str(record.get("session")): 1})
-
-    def needing_change(self) -> list[CallerRow]:
-        """Callers that were seen in normal mode, the busiest first."""
-        rows = [row for row in self.rows.values() if row.advice]
-        return sorted(
-            rows, key=lambda row: (-row.sessions["legacy"], -row.sessions["fallback"], str(row.identity))
-        )
-
-    def as_json(self) -> dict[str, Any]:
-        """The machine contract. One log cannot tell whether it saw everything, so the verdict is NOT READY
-        when a caller is in the way and UNKNOWN otherwise."""
-        return {
-            "schema": 1,
-            "window": {"from": self.first or None, "to": self.last or None, "gaps": []},
-            "verdict": "NOT READY" if self.needing_change() else "UNKNOWN",
-            "callers": [row.as_json() for row in self.rows.values()],
-        }
-
-    def _records(self, lines: Iterable[str]) -> Iterator[dict[str, Any]]:
-        for line in lines:
-            try:
-                record = json.loads(line)
-            except ValueError:
-                record = None
-            if isinstance(record, dict) and isinstance(record.get("event"), str):
-                yield record
-            elif line.strip():
-                self.skipped += 1
-
-    def _row(self, record: dict[str, Any]) -> CallerRow:
-        identity = _identity(record)
-        row = self.rows.setdefault(identity, CallerRow(identity))
-        time = str(record.get("time", ""))
-        row.first_seen = min(row.first_seen or time, time)
-        row.last_seen = max(row.last_seen, time)
-        return row
-
-    def _add(self, record: dict[str, Any], sessions: object) -> None:
-        row = self._row(record)
-        for kind, count in sessions.items() if isinstance(sessions, dict) else ():
-            if kind in row.sessions and isinstance(count, int):
-                row.sessions[kind] += count
-        refused = record.get("refused")
-        row.refused += refused if isinstance(refused, int) else 0
-        for item in record.get("items") or ():
-            if len(row.items) < _MAX_ITEMS and isinstance(item, str):
-                row.items.add(item)
+def caller_as_json(caller: MergedCaller) -> dict[str, Any]:
+    """One caller in the machine contract's form."""
+    return {
+        **{name: getattr(caller, name) for name in _COLUMNS},
+        "sessions": {kind: caller.sessions[kind] for kind in ("legacy", "fallback", "hardened")},
+        "refused": caller.refused,
+        "first_seen": iso(caller.first_seen),
+        "last_seen": iso(caller.last_seen),
+        "items": list(caller.items),
+        "client": {name: caller.client.get(name) for name in ("name", "version", "where")},
+        "advice": advice_for(caller),
+    }
 
 
-def render_table(report: Report) -> str:
+def head_as_json(merge: Merge) -> dict[str, Any]:
+    """The machine contract but for its callers."""
+    gaps = [
+        {"from": iso(gap.begin), "to": iso(gap.end), "host": gap.host, "reason": gap.reason}
+        for gap in merge.gaps
+    ]
+    window = {"from": iso(merge.since if merge.since is not None else merge.begin), "to": iso(merge.end)}
+    return {"schema": 1, "window": {**window, "gaps": gaps}, "verdict": merge.verdict.value}
+
+
+def as_json(merge: Merge) -> dict[str, Any]:
+    """The machine contract as a whole, for as many callers as fit into memory."""
+    return {**head_as_json(merge), "callers": [caller_as_json(caller) for caller in merge.callers()]}
+
+
+def write_json(merge: Merge, out: TextIO) -> None:
+    """The machine contract, one caller after the other."""
+    head = json.dumps(head_as_json(merge), indent=2)
+    out.write(head.removesuffix("\n}") + ',\n  "callers": [')
+    for number, caller in enumerate(merge.callers()):
+        out.write(("," if number else "") + "\n    " + json.dumps(caller_as_json(caller)))
+    out.write("\n  ]\n}\n")
+
+
+def write_csv(merge: Merge, out: TextIO) -> None:
+    """A line for each caller. What a spreadsheet would take for a formula begins with an apostrophe."""
+    writer = csv.writer(out)
+    kinds = ("legacy", "fallback", "hardened")
+    client = ("client", "client_version", "client_where")
+    tail = ("refused", "first_seen", "last_seen", "items", *client, "advice")
+    writer.writerow((*_COLUMNS, *kinds, *tail))
+    for caller in merge.callers():
+        found = caller_as_json(caller)
+        row = [*(found[name] for name in _COLUMNS), *(found["sessions"][kind] for kind in kinds)]
+        row += [found[name] for name in ("refused", "first_seen", "last_seen")]
+        row += [" ".join(found["items"]), *found["client"].values(), found["advice"]]
+        writer.writerow([_cell(value) for value in row])
+
+
+def render_table(merge: Merge) -> str:
     """The callers that need a change, for a terminal; control characters are escaped."""
-    rows = report.needing_change()
+    rows = list(islice(merge.callers(needing_change=True), _MOST_ROWS + 1))
     if not rows:
         return "No caller was seen in normal mode.\n"
-    table: list[tuple[str, ...]] = [("caller", "user", "legacy", "fallback", "items")]
-    table += [
-        (
-            _shown(_name(row)),
-            _shown(row.identity[2] or "-"),
-            str(row.sessions["legacy"]),
-            str(row.sessions["fallback"]),
-            str(len(row.items)),
-        )
-        for row in rows
+    table: list[tuple[str, ...]] = [
+        ("caller", "user", "hosts", "last seen", "calls", "items", "what to change")
     ]
+    table += [_row(caller) for caller in rows[:_MOST_ROWS]]
     widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
+    widths[-1] = len(table[0][-1])  # the last column may be as long as it is
     table.insert(1, tuple("-" * width for width in widths))
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in table]
-    lines.append("")
-    lines += [f"{kind}: {text}" for kind, text in _ADVICE.items() if any(row.sessions[kind] for row in rows)]
+    if len(rows) > _MOST_ROWS:
+        lines.append("… and more: --json and --csv have them all")
+    lines += ["", "By fix:", *(f"  {line}" for line in _fixes(merge.fixes()))]
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
-def run(files: Iterable[Path], as_json: bool, out: TextIO, err: TextIO) -> int:
-    """`imds-proxy report`: 0, or 1 when a file cannot be read."""
-    report = Report()
-    for path in files:
-        try:
-            with path.open(encoding="utf-8", errors="replace") as lines:
-                report.read(lines)
-        except OSError as error:
-            err.write(f"imds-proxy report: {_shown(str(path))}: {error.strerror}\n")
-            return 1
-    if report.skipped:
-        err.write(f"imds-proxy report: passed over {report.skipped} lines that are not the daemon's JSON\n")
-    out.write(json.dumps(report.as_json(), indent=2) + "\n" if as_json else render_table(report))
-    return 0
+def iso(seconds: float | None) -> str | None:
+    """Unix seconds as `2026-11-24T00:00:00Z`."""
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _identity(record: dict[str, Any]) -> tuple[str | None, ...]:
-    values = (record.get(name) for name in _IDENTITY)
-    return tuple(value if isinstance(value, str) else None for value in values)
-
-
-def _name(row: CallerRow) -> str:
-    exe, script, _, unit, container = row.identity
-    what = script or exe or "(not found)"
-    where = container or unit
-    return f"{what} ({where})" if where else what
-
-
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
+    """Text for a terminal: what is not printable ASCII is escaped."""
     return "".join(
         c if c.isprintable() and c.isascii() else c.encode("unicode_escape").decode() for c in text
     )
+
+
+def _row(caller: MergedCaller) -> tuple[str, ...]:
+    calls = [
+        f"{caller.sessions[kind]} {kind}"
+        for kind in ("legacy", "fallback", "bypass")
+        if caller.sessions[kind]
+    ]
+    user = caller.user if caller.user is not None else caller.uid
+    return (
+        shown(name_of(caller.exe, caller.script, caller.unit, caller.container, caller.pod)),
+        shown("-" if user is None else str(user)),
+        "-" if caller.hosts is None else str(caller.hosts),
+        (iso(caller.last_seen) or "-").replace("T", " ").removesuffix(":00Z").removesuffix("Z")[:16],
+        ", ".join(calls),
+        str(len(caller.items)),
+        shown((advice_for(caller) or "-").partition("\n")[0]),
+    )
+
+
+def _fixes(fixes: list[Fix]) -> Iterator[str]:
+    for fix in fixes:
+        text = (fix.text or _WITHOUT_FIX) if fix.legacy else _FALLBACK
+        callers = f"{fix.callers} caller{'s' if fix.callers != 1 else ''}"
+        hosts = f"{fix.hosts} host{'s' if fix.hosts != 1 else ''} ({callers})" if fix.hosts else callers
+        where = f" [{shown(fix.example)}{', …' if (fix.hosts or 0) > 1 else ''}]" if fix.example else ""
+        yield f"{hosts}: {shown(text.partition(chr(10))[0])}{where}"
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, str):
+        value = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in value)
+        return f"'{value}" if value[:1] in ("=", "+", "-", "@") else value
+    return value

@@ -9,11 +9,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from enum import Enum
 
 from imds_proxy.ledger.coverage import Clock, Gap, Span, gaps
 
 DAY = 86400.0
+_GAPS = {
+    "not-running": "the proxy was not running",
+    "redirect-down": "the redirect to the proxy was not in force",
+    "not-in-the-way": "only programs that were pointed at the proxy were seen",
+    "counts-lost": "counts are missing",
+}
 CLOUD_INIT = (23, 2, 2)  # the first that speaks hardened mode, and what the provider's guide asks for
 
 
@@ -170,7 +177,10 @@ def _of_programs(programs: Iterable[Program], callers: Iterable[CallerHistory]) 
 
 
 def _of_gap(gap: Gap) -> Reason:
-    return Reason("gap", gap.reason, gap.detail, False)
+    begin, end = (datetime.fromtimestamp(when, timezone.utc) for when in (gap.begin, gap.end))
+    times = f"from {begin:%Y-%m-%d %H:%M:%S} to {end:%Y-%m-%d %H:%M:%S} UTC"
+    detail = f": {gap.detail}" if gap.detail else ""
+    return Reason("gap", gap.reason, f"{_GAPS.get(gap.reason, gap.reason)} {times}{detail}", False)
 
 
 def _of_bypass(caller: CallerHistory) -> Reason:

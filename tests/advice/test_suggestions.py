@@ -11,6 +11,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from histories import alike, batch, opened
 from imds_proxy.advice.explain import caller_of, explain
 from imds_proxy.advice.suggestions import run
 from imds_proxy.config import Config, parse
@@ -85,3 +86,19 @@ def test_whatever_was_seen_of_a_named_caller_is_allowed(
     for path in paths:
         found = explain(policy, caller_of({**facts, "uid": "7"}), path, Session.LEGACY)
         assert found.outcome == "allowed", text
+
+
+def test_a_ledger_suggests_what_the_log_of_the_same_calls_does(tmp_path: Path) -> None:
+    paths = ["/latest/meta-data/mac", "/latest/user-data"]
+    facts = {"exe": "/usr/bin/curl", "user": "root", "uid": 0, "unit": "cron.service"}
+    logged = suggested(tmp_path, {**summary(**facts), "items": paths})
+    store = opened(tmp_path / "ledger.db")
+    store.write([batch(0, *[(alike(path=path), 1) for path in paths])])
+    store.close()
+    out, err = io.StringIO(), io.StringIO()
+    assert run([tmp_path / "ledger.db"], DEFAULT, out, err) == 0
+    assert out.getvalue() == logged
+    broken = tmp_path / "broken.db"
+    broken.write_bytes(b"SQLite format 3\0" + b"\xa5" * 5000)
+    assert run([broken], DEFAULT, out, err) == 1
+    assert "broken.db: " in err.getvalue()

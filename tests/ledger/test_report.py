@@ -1,84 +1,155 @@
-"""The report: merged from logs, inventing nothing."""
+"""What the report says, in each of its forms."""
 
 from __future__ import annotations
 
+import csv
 import io
 import json
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imds_proxy.ledger.report import Report, render_table, run
+from histories import CURL, alike, batch, opened
+from imds_proxy.ledger.entries import Described, StableCaller
+from imds_proxy.ledger.logs import LoggedCaller
+from imds_proxy.ledger.merging import Merge
+from imds_proxy.ledger.report import as_json, iso, render_table, shown, write_csv, write_json
 
-CURL = {"exe": "/usr/bin/curl", "user": "root", "unit": "cron.service"}
-
-
-def line(event: str, time: str = "2026-11-24T00:00:00Z", **facts: Any) -> str:
-    return json.dumps({"time": time, "event": event, "message": "", **facts}) + "\n"
-
-
-def summary(time: str = "2026-11-24T00:01:00Z", **sessions: int) -> str:
-    return line("caller-summary", time, **CURL, sessions=sessions, items=["/latest/meta-data/mac"])
-
-
-def report_of(*lines: str) -> Report:
-    report = Report()
-    report.read(lines)
-    return report
+CALLER_KEYS = [
+    *("exe", "script", "user", "unit", "container", "pod", "hosts", "sessions", "refused"),
+    *("first_seen", "last_seen", "items", "client", "advice"),
+]
 
 
-def test_summaries_of_one_caller_add_up() -> None:
-    (caller,) = report_of(summary(legacy=2), summary(legacy=3, hardened=1)).as_json()["callers"]
-    assert caller["sessions"] == {"legacy": 5, "fallback": 0, "hardened": 1}
-    assert caller["items"] == ["/latest/meta-data/mac"]
+@pytest.fixture
+def merge(tmp_path: Path) -> Iterator[Merge]:
+    """A legacy, a fallback and a hardened caller on one host."""
+    store = opened(tmp_path / "ledger.db")
+    known = StableCaller("/usr/bin/python3", "/srv/app.py", "app", 1000, "app.service")
+    new = StableCaller("/opt/new", user="new", uid=2)
+    store.write(
+        [
+            batch(
+                0, (alike(), 3), (alike(known, "fallback", cause="deadline"), 1), (alike(new, "hardened"), 9)
+            ),
+            Described(
+                CURL.key, {"name": "curl", "version": "8", "where": None}, (), "Fetch a token.\nSo:", "token"
+            ),
+        ]
+    )
+    store.close()
+    with Merge() as merge:
+        merge.add_ledger(tmp_path / "ledger.db")
+        yield merge
+
+
+def logged(**sessions: int) -> Merge:
+    merge = Merge()
+    merge.add_log([LoggedCaller(CURL, sessions)], [])
+    return merge
 
 
 def test_the_contract_has_every_key_and_null_for_what_is_not_known() -> None:
-    report = report_of(summary(legacy=1)).as_json()
+    with logged(legacy=1) as merge:
+        report = as_json(merge)
     assert set(report) == {"schema", "window", "verdict", "callers"}
+    assert report["window"] == {"from": None, "to": None, "gaps": []}
     (caller,) = report["callers"]
+    assert list(caller) == CALLER_KEYS
     assert (caller["script"], caller["container"], caller["pod"], caller["hosts"]) == (None,) * 4
+    assert (caller["first_seen"], caller["last_seen"]) == (None, None)
     assert caller["client"] == {"name": None, "version": None, "where": None}
-    assert report["window"] == {"from": "2026-11-24T00:01:00Z", "to": "2026-11-24T00:01:00Z", "gaps": []}
+    assert caller["sessions"] == {"legacy": 1, "fallback": 0, "hardened": 0}
 
 
-def test_a_caller_announced_and_never_summarised_counts_once() -> None:
-    announced = line("legacy-caller", **CURL, session="legacy", path="/latest/user-data")
-    (caller,) = report_of(announced).as_json()["callers"]
-    assert caller["sessions"]["legacy"] == 1
-    (caller,) = report_of(announced, summary(legacy=4)).as_json()["callers"]
-    assert caller["sessions"]["legacy"] == 4
+def test_the_contract_is_filled_from_a_ledger(merge: Merge) -> None:
+    report = as_json(merge)
+    assert report["schema"] == 1
+    assert report["verdict"] == "NOT READY"
+    legacy, fallback, hardened = report["callers"]
+    assert legacy["client"] == {"name": "curl", "version": "8", "where": None}
+    assert legacy["advice"] == "Fetch a token.\nSo:"
+    assert legacy["hosts"] == 1
+    assert legacy["last_seen"] == "2026-09-21T14:13:20Z"
+    assert fallback["advice"] == "needs no code change: its call with a token failed because of deadline"
+    assert hardened["advice"] is None
 
 
-def test_hardened_callers_need_no_change_and_a_fallback_no_code_change() -> None:
-    assert report_of(summary(hardened=9)).needing_change() == []
-    assert report_of(summary(hardened=9)).as_json()["verdict"] == "UNKNOWN"
-    fallback = report_of(summary(fallback=1))
-    assert fallback.as_json()["verdict"] == "NOT READY"
-    assert "needs no code change" in render_table(fallback)
+def test_json_is_written_a_caller_at_a_time_and_is_the_same(merge: Merge) -> None:
+    out = io.StringIO()
+    write_json(merge, out)
+    assert json.loads(out.getvalue()) == as_json(merge)
+    with Merge() as empty:
+        out = io.StringIO()
+        write_json(empty, out)
+        assert json.loads(out.getvalue())["callers"] == []
+
+
+def test_the_table_names_callers_and_groups_by_fix(merge: Merge) -> None:
+    table = render_table(merge)
+    lines = table.splitlines()
+    assert "what to change" in lines[0]
+    assert "/usr/bin/curl (cron.service)" in lines[2]
+    assert "3 legacy" in lines[2]
+    assert "2026-09-21 14:13" in lines[2]
+    assert lines[2].endswith("Fetch a token.")
+    assert "needs no code change" in lines[3]
+    assert "/opt/new" not in table
+    assert "  1 host (1 caller): token [web-1]" in table
+
+
+def test_hardened_callers_need_no_change() -> None:
+    with logged(hardened=9) as merge:
+        assert render_table(merge) == "No caller was seen in normal mode.\n"
+        assert as_json(merge)["verdict"] == "UNKNOWN"
+
+
+def test_a_very_long_table_says_where_the_rest_is() -> None:
+    with Merge() as merge:
+        merge.add_log([LoggedCaller(replace(CURL, exe=f"/{n}"), {"legacy": 1}) for n in range(500)], [])
+        table = render_table(merge)
+        assert len(table.splitlines()) < 220
+        assert "--json and --csv have them all" in table
+        out = io.StringIO()
+        write_csv(merge, out)
+        assert len(out.getvalue().splitlines()) == 501
+
+
+def test_csv_has_a_line_for_each_caller(merge: Merge) -> None:
+    out = io.StringIO()
+    write_csv(merge, out)
+    rows = list(csv.DictReader(io.StringIO(out.getvalue())))
+    assert [row["exe"] for row in rows] == ["/usr/bin/curl", "/usr/bin/python3", "/opt/new"]
+    assert (rows[0]["legacy"], rows[0]["client"], rows[0]["hosts"]) == ("3", "curl", "1")
+
+
+@pytest.mark.parametrize("name", ["=cmd|' /C calc'!A0", "+1", "-1", "@SUM(A1)", "\t=1", "\r\n=1"])
+def test_no_name_is_a_formula_in_a_spreadsheet(name: str) -> None:
+    with Merge() as merge:
+        merge.add_log([LoggedCaller(replace(CURL, exe=name), {"legacy": 1})], [])
+        out = io.StringIO()
+        write_csv(merge, out)
+    (row,) = csv.DictReader(io.StringIO(out.getvalue()))
+    assert row["exe"][0] not in "=+-@\t\r"
 
 
 @given(st.text(), st.text())
 def test_hostile_names_are_inert_in_the_table(exe: str, user: str) -> None:
-    hostile = line("caller-summary", exe=exe, user=user, sessions={"legacy": 1}, items=[])
-    table = render_table(report_of(hostile))
+    with Merge() as merge:
+        who = StableCaller(
+            exe.encode("utf-8", "replace").decode(), user=user.encode("utf-8", "replace").decode()
+        )
+        merge.add_log([LoggedCaller(who, {"legacy": 1})], [])
+        table = render_table(merge)
     assert table.isascii()
     assert all(part.isprintable() for part in table.split("\n"))
 
 
-@given(st.lists(st.one_of(st.text(), st.just("[]"), st.just('{"event": 1}'), st.just("null")), max_size=5))
-def test_lines_that_are_not_the_daemons_are_passed_over(lines: list[str]) -> None:
-    report_of(*lines).as_json()
-
-
-def test_logs_are_merged_and_a_missing_one_is_said(tmp_path: Path) -> None:
-    logs = [tmp_path / name for name in ("a", "b")]
-    for log in logs:
-        log.write_text(summary(legacy=1))
-    out, err = io.StringIO(), io.StringIO()
-    assert run(logs, True, out, err) == 0
-    assert json.loads(out.getvalue())["callers"][0]["sessions"]["legacy"] == 2
-    assert run([tmp_path / "none"], False, out, err) == 1
-    assert "none: No such file" in err.getvalue()
+def test_times_and_text_are_plain() -> None:
+    assert iso(0) == "1970-01-01T00:00:00Z"
+    assert iso(None) is None
+    assert shown("a\x1b[31mé") == "a\\x1b[31m\\xe9"
