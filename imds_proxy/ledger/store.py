@@ -169,7 +169,7 @@ class LedgerStore:
             key = (*row, self._agent(alike.agent))
             hours[key] = hours.get(key, 0) + count
             # A refusal for the request's form is an attack on the caller, and no need of it.
-            if alike.path is not None or alike.session == "token":
+            if alike.path is not None or alike.session in ("token", "bypass"):
                 pair = (caller, alike.session)
                 sessions[pair] = sessions.get(pair, 0) + count
             if alike.path is not None:

@@ -79,6 +79,10 @@ class BoundedAttribution:
         finally:
             self._waiting -= 1
 
+    def process(self, pid: int) -> Caller:
+        """A process as the caller that it would be. Blocks for a millisecond. Raises OSError."""
+        return self._resolver.process(pid)
+
     def watch(self, executables: frozenset[str], hashed: bool) -> None:
         """Tells which executables rules name; callers that are known are looked at again."""
         if (executables, hashed) != self._watched:

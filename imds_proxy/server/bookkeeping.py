@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from imds_proxy import __version__
 from imds_proxy.config import Config
-from imds_proxy.ledger.entries import Batch, Moment, Watch
+from imds_proxy.ledger.entries import Alike, Batch, Moment, Watch
 from imds_proxy.ledger.store import LedgerStore
 from imds_proxy.ledger.writer import LedgerWriter
 from imds_proxy.protocol.profile import PROFILES
@@ -42,27 +42,31 @@ def open_ledger(config: Config, boot: str, log: Log) -> LedgerWriter | None:
     return LedgerWriter(path, open_store, say)
 
 
-def watch_of(config: Config, interception: Callable[[], str] | None = None) -> Watch:
-    """How the daemon watches by this configuration. `interception` tells the state of a redirect that the
-    daemon keeps itself; without one it sees all callers only where it listens at the service's address."""
+def watch_of(config: Config, redirect: str) -> Watch:
+    """How the daemon watches by this configuration and the state of its redirect (`Interception.state`).
+
+    Without one it sees all callers only where it listens at the service's own address.
+    """
     owns = any(one.host in PROFILES[config.provider].addresses for one in config.listen)
-    how = interception() if interception else "address" if owns else "none"
+    how = "address" if redirect == "none" and owns else redirect
     return Watch(config.mode, config.policy.enforcement, how, __version__)
 
 
 class Bookkeeper:
-    """Hands batches to the ledger. `config` gives the configuration in force."""
+    """Hands batches to the ledger. `config` gives the configuration in force, `redirect` the redirect's
+    state, `passing` who goes past it (see `PastWatch`)."""
 
     def __init__(
         self,
         events: RequestEvents,
         ledger: LedgerWriter | None,
         config: Callable[[], Config],
-        interception: Callable[[], str] | None = None,
+        redirect: Callable[[], str] = lambda: "none",
+        passing: Callable[[], list[tuple[Alike, int]]] = list,
         clock: Callable[[], Moment] = now,
     ) -> None:
         self._events, self._ledger, self._config = events, ledger, config
-        self._interception, self._clock = interception, clock
+        self._redirect, self._passing, self._clock = redirect, passing, clock
 
     async def run(self) -> None:
         """Until it is cancelled."""
@@ -74,8 +78,8 @@ class Bookkeeper:
         """One batch, now. Without a ledger counts are taken all the same: the log sums them up."""
         sums = self._events.take()
         if self._ledger is not None:
-            watch = watch_of(self._config(), self._interception)
-            self._ledger.put(Batch(self._clock(), watch, sums, stopping))
+            watch = watch_of(self._config(), self._redirect())
+            self._ledger.put(Batch(self._clock(), watch, [*sums, *self._passing()], stopping))
 
     def close(self) -> None:
         """The last batch; waits a moment for it to be written."""

@@ -21,6 +21,7 @@ from imds_proxy.server.build import Daemon, boottime
 from imds_proxy.server.interception import House, Interception
 from imds_proxy.server.listener import Accepted, Listener
 from imds_proxy.server.log import Log
+from imds_proxy.server.pastwatch import PastWatch
 
 
 def _ebpf(plan: Plan) -> Redirect:
@@ -61,6 +62,17 @@ def interception_of(
 
     house = House(listen, mark, partial(_peers, daemon), partial(_dismiss, daemon, config.limits.drain))
     return Interception(config.intercept, services_of(config), METHODS, house, log, boottime)
+
+
+def past_watch_of(config: Config, daemon: Daemon, interception: Interception) -> PastWatch:
+    """Looks for who goes past the redirect while it is in force."""
+    return PastWatch(
+        services_of(config),
+        lambda: interception.state == "redirect",
+        partial(_peers, daemon),
+        daemon.attribution.process,
+        boottime,
+    )
 
 
 def admin_commands(interception: Interception) -> Mapping[str, Command]:

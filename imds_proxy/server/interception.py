@@ -72,6 +72,14 @@ class Interception:
         """What is up, for who keeps its descriptors; None where nothing is."""
         return self._redirect
 
+    @property
+    def state(self) -> str:
+        """`redirect`: in force; `down`: it should be and is not; `none`: nobody asked for it, or it was
+        taken down."""
+        if self._redirect is None:
+            return "none"
+        return "down" if self._lost else "redirect"
+
     async def up(self) -> None:
         """Puts the redirect in force; a second time changes nothing.
 

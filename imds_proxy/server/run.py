@@ -27,7 +27,7 @@ from imds_proxy.server.build import Daemon, boottime, build
 from imds_proxy.server.fleet import keep_asking, open_fleet_port
 from imds_proxy.server.fleetport import FleetPort
 from imds_proxy.server.hotitems import HotItems
-from imds_proxy.server.intercepting import admin_commands, interception_of
+from imds_proxy.server.intercepting import admin_commands, interception_of, past_watch_of
 from imds_proxy.server.interception import Interception
 from imds_proxy.server.launch import CannotStart, Launched, launch
 from imds_proxy.server.listener import Listener
@@ -141,12 +141,19 @@ async def _serve(
         upstream=str(config.upstream.address),
         host=platform.node(),
     )
-    books = Bookkeeper(daemon.events, open_ledger(config, boot_id(), log), lambda: reloader.config)
+    past = past_watch_of(config, daemon, interception)
+    books = Bookkeeper(
+        daemon.events,
+        open_ledger(config, boot_id(), log),
+        lambda: reloader.config,
+        lambda: interception.state,
+        past.take,
+    )
 
     hot = HotItems(config.state)
     probing = loop.create_task(_greet(daemon, config, hot, log))
     sweeping = loop.create_task(_sweep(daemon, grants if keeps_grants else None, hot, config, log))
-    noting = loop.create_task(books.run())
+    noting, looking = loop.create_task(books.run()), loop.create_task(past.run())
     supervising = loop.create_task(supervision.run())
     asking = loop.create_task(keep_asking(daemon, config.mode))
     renewing = loop.create_task(interception.watch())
@@ -162,7 +169,7 @@ async def _serve(
 
     log.event("draining", "stopping: answering what was asked, accepting nothing new")
     await _drain(daemon, listeners + interception.listeners, config.limits.drain)
-    for task in (probing, sweeping, noting, supervising, asking, renewing):
+    for task in (probing, sweeping, noting, looking, supervising, asking, renewing):
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task

@@ -70,6 +70,17 @@ def test_what_a_caller_was_made_to_send_is_no_need_of_it(store: LedgerStore, pat
     assert rows(path, "SELECT * FROM sessions") == []
 
 
+def test_a_connection_that_goes_on_past_the_proxy_is_seen_again_and_counted_once(
+    store: LedgerStore, path: Path
+) -> None:
+    past = replace(alike(session="bypass"), path=None)
+    store.write([batch(0, (past, 1))])
+    store.write([batch(60, (past, 0))])
+    assert rows(path, "SELECT session, first_seen, last_seen, count FROM sessions") == [
+        ("bypass", START, START + 60, 1)
+    ]
+
+
 def test_a_description_goes_to_its_caller(store: LedgerStore, path: Path) -> None:
     found = Described(
         CURL.key, {"name": "curl", "version": "8", "where": "/usr/bin"}, ({"kind": "x"},), "Do."

@@ -105,12 +105,14 @@ def test_a_daemon_whose_ledger_cannot_be_opened_serves_and_says_so(tmp_path: Pat
 
 def test_how_the_daemon_watches_follows_from_where_it_listens_and_the_redirect() -> None:
     config = Config()
-    assert watch_of(config).interception == "none"
+    assert watch_of(config, "none").interception == "none"
+    assert watch_of(config, "redirect").interception == "redirect"
     owner = replace(config, listen=(parse_address("100.100.100.200:80"),))
-    assert watch_of(owner).interception == "address"
-    assert watch_of(owner, lambda: "down").interception == "down"
+    assert watch_of(owner, "none").interception == "address"
+    assert watch_of(owner, "down").interception == "down"
     enforcing = replace(config, mode="enforce", policy=replace(Policy(), enforcement="enforce"))
-    assert (watch_of(enforcing).mode, watch_of(enforcing).enforcement) == ("enforce", "enforce")
+    watch = watch_of(enforcing, "none")
+    assert (watch.mode, watch.enforcement) == ("enforce", "enforce")
 
 
 def test_another_place_of_the_ledger_needs_a_restart() -> None:
