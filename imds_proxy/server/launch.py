@@ -73,8 +73,8 @@ def wanted(config: Config) -> frozenset[Capability]:
     """The capabilities that the daemon uses once it listens."""
     # Whose socket, and which file /proc/PID/exe is; /proc/PID/fd is closed even to those who may trace.
     capabilities = {Capability.SYS_PTRACE, Capability.DAC_READ_SEARCH}
-    # The redirect, and ctnetlink for the port that a caller had before it.
-    capabilities.add(Capability.NET_ADMIN)
+    # The redirect and its listener, also when they are asked for later; ctnetlink, for a caller's own port.
+    capabilities |= {Capability.NET_ADMIN, Capability.NET_BIND_SERVICE}
     if config.attribution != "procfs":
         # The programs; newer kernels let only tracers ask for the name of who connects.
         capabilities |= {Capability.BPF, Capability.PERFMON}

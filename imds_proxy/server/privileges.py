@@ -30,6 +30,7 @@ class Capability(enum.IntEnum):
     """Those that the daemon can use, linux/capability.h."""
 
     DAC_READ_SEARCH = 2
+    NET_BIND_SERVICE = 10
     NET_ADMIN = 12
     SYS_PTRACE = 19
     PERFMON = 38

@@ -53,7 +53,10 @@ def lay_root(scratch: Path, lower: str) -> Path:
     for name in _DEVICES:
         (root / "dev" / name).touch()
         mount("--bind", f"/dev/{name}", str(root / "dev" / name))
-    (root / "dev/shm").mkdir(mode=0o1777)
+    for name in ("shm", "pts", "mqueue", "hugepages"):  # of which PrivateDevices= makes copies
+        (root / "dev" / name).mkdir(mode=0o1777)
+    mount("-t", "devpts", "-o", "newinstance,ptmxmode=666", "devpts", str(root / "dev/pts"))
+    (root / "dev/ptmx").symlink_to("pts/ptmx")
     (root / "dev/console").touch()
     return root
 
