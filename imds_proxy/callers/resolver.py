@@ -178,6 +178,11 @@ class Resolver:
         owner = ticket.owner
         if owner is None:
             return _unresolved(ticket)
+        # Of many calls that waited for a new daemon, the first look-up names the process for the others.
+        if (known := self.resolve(ticket)) is not None:
+            if captured is not None:
+                captured.view.close()
+            return known
         if captured is not None:
             return self._named(captured, ticket, owner)
         deadline = time.monotonic() + _SCAN_SECONDS

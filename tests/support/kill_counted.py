@@ -7,12 +7,12 @@ and its death.
 from __future__ import annotations
 
 import os
+import re
 import signal
+import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
-
-_ESTABLISHED, _CLOSE_WAIT = "01", "08"
 
 
 def main() -> None:
@@ -24,12 +24,12 @@ def main() -> None:
     for path in Path(f"/proc/{pid}/fd").iterdir():
         with suppress(OSError):
             held.add(str(path.readlink()))
+    listed = subprocess.run(["ss", "-tneH", "state", "connected"], capture_output=True, text=True, check=True)
     accepted = []
-    for table in ("tcp", "tcp6"):
-        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
-            fields = line.split()
-            if fields[3] in (_ESTABLISHED, _CLOSE_WAIT) and f"socket:[{fields[9]}]" in held:
-                accepted.append(int(fields[2].rpartition(":")[2], 16))
+    for line in listed.stdout.splitlines():
+        inode = re.search(r"\bino:(\d+)", line)
+        if inode is not None and f"socket:[{inode[1]}]" in held:
+            accepted.append(line.split()[4].rpartition(":")[2])
     os.kill(pid, signal.SIGKILL)
     print(*accepted, sep="\n")
 

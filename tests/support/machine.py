@@ -19,7 +19,8 @@ from pathlib import Path
 from imds_proxy.callers.cgroupfs import MOUNTS
 
 _BOOT = Path(__file__).with_name("machine_boot.py")
-_ENTER = 'echo $$ > "$0/cgroup.procs" && exec "$@"'
+_CPU = Path("/sys/fs/cgroup/cpu")  # of v1
+_ENTER = 'for group in $0; do echo $$ > "$group/cgroup.procs" || exit; done; exec "$@"'
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,15 @@ class Plan:
 
 @dataclass(frozen=True)
 class Machine:
-    """A running machine; `pid` is its first process as this machine counts."""
+    """A running machine; `pid` is its first process as this machine counts, `groups` its cgroups."""
 
     pid: int
+    groups: tuple[Path, ...] = ()
+
+    def ahead(self, *command: str) -> list[str]:
+        """The words that run a command of this machine with the machine's right of way, not on it."""
+        cpu = [str(group) for group in self.groups if group.is_relative_to(_CPU)]
+        return ["sh", "-c", _ENTER, " ".join(cpu), *command]
 
     def words(self, *command: str) -> list[str]:
         """The words that run a command on it, as root, outside of its units."""
@@ -89,19 +96,23 @@ class Machine:
 @contextmanager
 def systemd_machine(plan: Plan) -> Iterator[Machine]:
     """Boots a machine and, whatever happens, ends every process of it."""
-    with _cgroup(f"imds-machine-{os.getpid()}-{time.monotonic_ns()}") as group, _scratch() as scratch:
+    name = f"imds-machine-{os.getpid()}-{time.monotonic_ns()}"
+    with _cgroups(name) as groups, _scratch() as scratch:
         words = ["unshare", "--cgroup", "--pid", "--fork", "--mount", "--net", "--uts", "--kill-child"]
         words += ["--mount-proc", sys.executable, str(_BOOT), str(scratch), json.dumps(asdict(plan))]
         log = scratch.with_suffix(".log")
         with log.open("w") as out:
             shell = subprocess.Popen(
-                ["sh", "-c", _ENTER, str(group), *words], stdin=subprocess.DEVNULL, stdout=out, stderr=out
+                ["sh", "-c", _ENTER, " ".join(map(str, groups)), *words],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
             )
         try:
             wait_for(lambda: shell.poll() is not None or _child(shell.pid) is not None)
             pid = _child(shell.pid)
             assert pid is not None, log.read_text()
-            machine = Machine(pid)
+            machine = Machine(pid, groups)
             wait_for(lambda: _booted(machine) or shell.poll() is not None, 30)
             assert shell.poll() is None, log.read_text()
             yield machine
@@ -146,15 +157,20 @@ def _scratch() -> Iterator[Path]:
 
 
 @contextmanager
-def _cgroup(name: str) -> Iterator[Path]:
-    """Where the machine's units have their cgroups."""
+def _cgroups(name: str) -> Iterator[tuple[Path, ...]]:
+    """Where the machine's units have their cgroups; and one that gives it the right of way: how long things take
+    on it is not to depend on what else this machine does."""
     mount = next(Path(one) for one in MOUNTS if Path(one, "cgroup.controllers").exists())
-    group = mount / name
-    group.mkdir()
+    groups = [mount / name]
+    groups[0].mkdir()
+    with suppress(OSError):
+        (_CPU / name).mkdir()
+        groups.append(_CPU / name)
+        (_CPU / name / "cpu.shares").write_text("200000")
     try:
-        yield group
+        yield tuple(groups)
     finally:
-        wait_for(lambda: _removed(group), 20, "the end of the machine")
+        wait_for(lambda: all(_removed(group) for group in groups), 20, "the end of the machine")
 
 
 def _removed(group: Path) -> bool:

@@ -122,7 +122,8 @@ class UnitMachine:
 
     def python(self, *words: str) -> list[str]:
         """The words that run a program of tests/support on the machine."""
-        return self.machine.words("env", *f"{_VARIABLES}:/opt/support".split(), _PYTHON, "-B", *words)
+        command = ["env", *f"{_VARIABLES}:/opt/support".split(), _PYTHON, "-B", *words]
+        return self.machine.ahead(*self.machine.words(*command))
 
     def start(self) -> None:
         self.machine.run("systemctl", "start", UNIT)
@@ -131,7 +132,8 @@ class UnitMachine:
         """The status of one call, `000` where there is no answer, and how curl ended."""
         words = ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "-m", "5", *options]
         words += ["-H", f"Host: {SERVICE}", f"http://{address}{MAC}"]
-        return self.machine.try_run(*words).stdout
+        words = self.machine.ahead(*self.machine.words(*words))
+        return subprocess.run(words, capture_output=True, text=True, timeout=30, cwd="/").stdout
 
     def kill(self, signal: str = "KILL") -> None:
         """A signal for the daemon alone."""
@@ -144,7 +146,7 @@ class UnitMachine:
 @contextmanager
 def unit_machine(config: Mapping[str, Any], files: Mapping[str, str] | None = None) -> Iterator[UnitMachine]:
     """A booted machine on which the unit is installed and not yet started."""
-    with systemd_machine(unit_plan(config, files)) as machine, _cloud() as cloud:
+    with systemd_machine(unit_plan(config, files)) as machine, _cloud(machine) as cloud:
         for wire in _WIRES:
             _ip(machine.pid, wire.format(cloud=cloud.pid))
         for wire in _FAR_WIRES:
@@ -155,9 +157,9 @@ def unit_machine(config: Mapping[str, Any], files: Mapping[str, str] | None = No
 
 
 @contextmanager
-def _cloud() -> Iterator[Cloud]:
+def _cloud(machine: Machine) -> Iterator[Cloud]:
     emulator = subprocess.Popen(
-        ["unshare", "--net", "sh", "-c", _CLOUD],
+        machine.ahead("unshare", "--net", "sh", "-c", _CLOUD),
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
