@@ -19,21 +19,29 @@ from imds_proxy.protocol.profile import PROFILES
 from imds_proxy.server.admin import Command
 from imds_proxy.server.build import Daemon, boottime
 from imds_proxy.server.interception import House, Interception
+from imds_proxy.server.keeping import RedirectKeeper
 from imds_proxy.server.listener import Accepted, Listener
 from imds_proxy.server.log import Log
 from imds_proxy.server.pastwatch import PastWatch
 
 
-def _ebpf(plan: Plan) -> Redirect:
-    tree = CgroupTree.find()
-    try:
-        return EbpfRedirect(plan, tree.mount)
-    finally:
-        tree.close()
+def methods(adopted: Callable[[], Mapping[str, int]] = dict) -> Mapping[str, Method]:
+    """By the names of `intercept.method`, in the order in which `auto` tries them.
+
+    `adopted` gives, once, the descriptors that an earlier run's eBPF redirect left.
+    """
+
+    def ebpf(plan: Plan) -> Redirect:
+        tree = CgroupTree.find()
+        try:
+            return EbpfRedirect(plan, tree.mount, adopted())
+        finally:
+            tree.close()
+
+    return {"nftables": NftablesRedirect, "ebpf": ebpf}
 
 
-METHODS: Mapping[str, Method] = {"nftables": NftablesRedirect, "ebpf": _ebpf}
-"""By the names of `intercept.method`, in the order in which `auto` tries them."""
+METHODS = methods()
 
 
 def services_of(config: Config) -> tuple[Address, ...]:
@@ -48,8 +56,10 @@ def interception_of(
     sockets: Mapping[Address, socket.socket | OSError],
     welcome: Callable[[Sequence[Accepted]], None],
     log: Log,
+    keeper: RedirectKeeper,
 ) -> Interception:
-    """Not up yet. `sockets` listen at each `intercept.address`, or say why not; `welcome` takes calls."""
+    """Not up yet. `sockets` listen at each `intercept.address`, or say why not; `welcome` takes calls;
+    `keeper` has what an earlier run left."""
 
     def listen(address: Address) -> Listener:
         bound = sockets[address]
@@ -61,7 +71,8 @@ def interception_of(
         daemon.pool.mark = value
 
     house = House(listen, mark, partial(_peers, daemon), partial(_dismiss, daemon, config.limits.drain))
-    return Interception(config.intercept, services_of(config), METHODS, house, log, boottime)
+    by_name = methods(partial(keeper.take, "ebpf-"))
+    return Interception(config.intercept, services_of(config), by_name, house, log, boottime)
 
 
 def past_watch_of(config: Config, daemon: Daemon, interception: Interception) -> PastWatch:

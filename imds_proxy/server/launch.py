@@ -14,7 +14,7 @@ from collections.abc import MutableMapping
 from dataclasses import dataclass
 
 from imds_proxy.config import Address, Config
-from imds_proxy.server.adoption import CannotListen, listening_sockets, redirected_sockets
+from imds_proxy.server.adoption import CannotListen, listening_sockets, redirected_sockets, release
 from imds_proxy.server.attribution import look_before_they_leave
 from imds_proxy.server.fdstore import DescriptorStore
 from imds_proxy.server.notify import Notifier, inherited, watchdog_interval
@@ -49,6 +49,14 @@ class Launched:
     notifier: Notifier
     watchdog: float | None
     notices: list[Notice]
+
+    def release(self) -> None:
+        """No other run follows: the sockets stop to listen with this process, and where it served a copy at
+        once."""
+        redirected = [one for one in self.redirected.values() if isinstance(one, socket.socket)]
+        release([*self.sockets, *redirected], self.store)
+        for one in redirected:
+            one.close()
 
 
 def launch(config: Config, environment: MutableMapping[str, str]) -> Launched:

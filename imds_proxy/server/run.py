@@ -16,11 +16,10 @@ from typing import Any
 
 from imds_proxy.config import Address, Config
 from imds_proxy.errors import Refused
-from imds_proxy.intercept.redirect import InterceptError
+from imds_proxy.intercept.redirect import RENEWAL, InterceptError
 from imds_proxy.protocol.profile import ItemClass
 from imds_proxy.protocol.target import canonical_target
 from imds_proxy.server.admin import AdminSocket
-from imds_proxy.server.adoption import release
 from imds_proxy.server.arrivals import Arrivals
 from imds_proxy.server.bookkeeping import Bookkeeper, open_ledger
 from imds_proxy.server.build import Daemon, boottime, build
@@ -29,6 +28,7 @@ from imds_proxy.server.fleetport import FleetPort
 from imds_proxy.server.hotitems import HotItems
 from imds_proxy.server.intercepting import admin_commands, interception_of, past_watch_of
 from imds_proxy.server.interception import Interception
+from imds_proxy.server.keeping import RedirectKeeper
 from imds_proxy.server.launch import CannotStart, Launched, launch
 from imds_proxy.server.listener import Listener
 from imds_proxy.server.log import Log
@@ -119,13 +119,15 @@ async def _serve(
 
     arrivals = Arrivals(lambda: reloader.daemon.shared)
     listeners = [Listener(wire, arrivals.welcome) for wire in launched.sockets]
-    interception = interception_of(config, daemon, launched.redirected, arrivals.welcome, log)
+    keeper = RedirectKeeper(launched.store)
+    interception = interception_of(config, daemon, launched.redirected, arrivals.welcome, log, keeper)
     if intercept:
         try:
             await interception.up()
         except InterceptError as error:
             log.event("cannot-intercept", str(error), cause=error.slug)
             return 1
+    keeper.keep(interception.redirect)
     admin = await _open_admin(
         config, reloader, reload, interception, log
     )  # before anybody is told it is there
@@ -157,11 +159,12 @@ async def _serve(
     supervising = loop.create_task(supervision.run())
     asking = loop.create_task(keep_asking(daemon, config.mode))
     renewing = loop.create_task(interception.watch())
+    keeping = loop.create_task(_keep_redirect(interception, keeper))
     await stop.wait()
     supervision.stopping()
     if not succeeded.is_set():
         interception.release()
-        release(launched.sockets, launched.store)
+        launched.release()
     if fleet is not None:
         await fleet.close()
     if admin is not None:
@@ -169,7 +172,7 @@ async def _serve(
 
     log.event("draining", "stopping: answering what was asked, accepting nothing new")
     await _drain(daemon, listeners + interception.listeners, config.limits.drain)
-    for task in (probing, sweeping, noting, looking, supervising, asking, renewing):
+    for task in (probing, sweeping, noting, looking, supervising, asking, renewing, keeping):
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
@@ -221,6 +224,13 @@ async def _open_fleet(config: Config, reloader: Reloader, log: Log) -> FleetPort
     if address is None:
         return None
     return await open_fleet_port(address, lambda: reloader.daemon, config.hosts, lambda: None, log)
+
+
+async def _keep_redirect(interception: Interception, keeper: RedirectKeeper) -> None:
+    """It changes when it is asked for, taken down, or put back."""
+    while True:
+        await asyncio.sleep(RENEWAL)
+        keeper.keep(interception.redirect)
 
 
 async def _drain(daemon: Daemon, listeners: list[Listener], seconds: float) -> None:

@@ -39,6 +39,7 @@ stage_pure() {
   sed -E 's/^([^#[:space:]].*|[[:space:]]+[^#[:space:]].*)$/#\1/' packaging/config.example.yaml \
     >"$root/etc/imds-proxy/config.yaml"
   install -D -m 644 packaging/systemd/imds-proxy.service "$root/usr/lib/systemd/system/imds-proxy.service"
+  install -D -m 644 packaging/systemd/imds-proxy.socket "$root/usr/lib/systemd/system/imds-proxy.socket"
   install -D -m 644 packaging/systemd/imds-proxy.sysusers "$root/usr/lib/sysusers.d/imds-proxy.conf"
   documents "$root"
 }
@@ -56,7 +57,7 @@ documents() {
   for shell in bash zsh fish; do
     "$bin/shtab" --shell "$shell" --error-unimportable imds_proxy.cli.parser >"$completion/imds-proxy.$shell"
   done
-  install -m 644 README.md packaging/config.example.yaml "$doc/"
+  install -m 644 README.md packaging/config.example.yaml packaging/systemd/ebpf.conf "$doc/"
   gzip -9nc CHANGELOG.md >"$doc/NEWS.gz"
   install -m 644 packaging/packages/copyright "$doc/copyright"
   {

@@ -1,7 +1,7 @@
 """Kills a process with SIGKILL, and says which connections it had accepted by then.
 
-A program: `kill_counted.py PID`. Prints the callers' ports, one a line. Stopped first, it accepts nothing between the count
-and its death.
+A program: `kill_counted.py PID`. Prints the callers' ports, one a line. The process is stopped first, so that
+it accepts nothing between the count and its death.
 """
 
 from __future__ import annotations

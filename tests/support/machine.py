@@ -158,8 +158,8 @@ def _scratch() -> Iterator[Path]:
 
 @contextmanager
 def _cgroups(name: str) -> Iterator[tuple[Path, ...]]:
-    """Where the machine's units have their cgroups; and one that gives it the right of way: how long things take
-    on it is not to depend on what else this machine does."""
+    """Where the machine's units have their cgroups; and one that gives it the right of way: how long things
+    take on it is not to depend on what else this machine does."""
     mount = next(Path(one) for one in MOUNTS if Path(one, "cgroup.controllers").exists())
     groups = [mount / name]
     groups[0].mkdir()
