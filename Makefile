@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(shell find imds_proxy -name '*.py') pyproject.toml README.md
 
-.PHONY: demo test lint unit bench packages deb rpm clean
+.PHONY: demo test lint unit bench packages deb rpm image clean
 
 demo: $(VENV)/wheel-installed
 	packaging/system-packages.sh curl unshare
@@ -29,6 +29,12 @@ packages: deb rpm
 
 deb rpm: $(VENV)/packaging-tools-installed
 	packaging/packages/build.sh --format $@
+
+# The container image imds-proxy:latest, for this machine's architecture.
+image: deb
+	build=$$(command -v podman || command -v docker || command -v buildah) \
+		|| { echo "needs podman, docker or buildah" >&2; exit 1; }; \
+	$$build build --file packaging/container/Containerfile --tag imds-proxy .
 
 bench: $(VENV)/wheel-installed $(VENV)/system-packages
 	$(BIN)/python bench/run.py

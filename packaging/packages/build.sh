@@ -27,7 +27,7 @@ export VERSION SOURCE_DATE_EPOCH
 # The same for every architecture: pure Python, documentation, configuration.
 stage_pure() {
   local root=$1 site=$1/usr/lib/imds-proxy/site-packages
-  pip_into "$site" --python-version 3.10 build/wheel/imds_proxy-*.whl h11 cachetools
+  pip_into "$site" --python-version 3.10 build/wheel/imds_proxy-*.whl h11 cachetools prometheus-client
   tidy "$site"
   install -D -m 755 packaging/packages/imds-proxy.sh "$root/usr/bin/imds-proxy"
   mkdir -p "$root/usr/lib/imds-proxy/bin"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from built import Packages
+from containers import Store, image_store
 from rootfs import Root, debian, throwaway
 
 CHECKOUT = Path(__file__).parents[2]
@@ -32,3 +34,23 @@ def root() -> Iterator[Root]:
     """A clean Debian that may be changed."""
     with throwaway(debian()) as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """A store of images with the small Debian as localhost/debian."""
+    with image_store(tmp_path_factory.mktemp("store")) as made:
+        made.image_of(debian(), "localhost/debian")
+        yield made
+
+
+@pytest.fixture(scope="session")
+def image(packages: Packages, store: Store, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The proxy's image, built as shipped, over a base that was not pulled."""
+    context = tmp_path_factory.mktemp("context")
+    shutil.copytree(packages.path, context / "dist")
+    shutil.copytree(CHECKOUT / "packaging/container", context / "packaging/container")
+    recipe = str(context / "packaging/container/Containerfile")
+    base = ["--build-arg", "BASE=localhost/debian", "--format", "docker"]
+    store.buildah("bud", *base, "--file", recipe, "--tag", "localhost/imds-proxy", str(context))
+    return "localhost/imds-proxy"
