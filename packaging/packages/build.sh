@@ -87,6 +87,7 @@ pip_into() {
 tidy() {
   find "$1" -type f \( -name '*.pyx' -o -name '*.pxd' -o -name '*.pyi' -o -name py.typed -o -name _testbase.py \) -delete
   find "$1" -path '*.dist-info/*' ! -name METADATA -delete
+  find "$1" -name '*.py' -exec sed -i '1{/^#!/d}' {} +  # modules, not programs
   rm -rf "$1/bin"
   find "$1" -type d -empty -delete
 }
