@@ -29,9 +29,15 @@ _EXHAUSTED = "the look took too long or had too much to read"
 
 
 def look(
-    sight: Sight, known: Catalogue, script: str | None, image: str | None, budget: Budget | None = None
+    sight: Sight,
+    known: Catalogue,
+    script: str | None,
+    image: str | None,
+    budget: Budget | None = None,
+    command: str | None = None,
 ) -> Evidence:
-    """What is installed for the process that `sight` holds; `script` is what it runs, as a path of its own.
+    """What is installed for the process that `sight` holds. `script` is what it runs, as a path of its own,
+    `command` the first word of its command line, for the case that it has ended.
 
     Never raises: what could not be read is `missing`.
     """
@@ -42,7 +48,7 @@ def look(
     missing = None if environ or sight.cmdline() else _GONE
     found: dict[Found, None] = {}
     try:
-        for one in _all(sight, rooted, known, script, image, environ):
+        for one in _all(sight, rooted, known, script, image, environ, command):
             found[one] = None
             if len(found) >= _MAX_FOUND:
                 break
@@ -52,14 +58,20 @@ def look(
 
 
 def _all(
-    sight: Sight, rooted: Rooted, known: Catalogue, script: str | None, image: str | None, environ: bytes
+    sight: Sight,
+    rooted: Rooted,
+    known: Catalogue,
+    script: str | None,
+    image: str | None,
+    environ: bytes,
+    command: str | None,
 ) -> Iterator[Found]:
     by_name = list(programs(rooted, sight.executable_path, script, known))
     yield from by_name
     if image is not None:
         yield from image_version(image, known)
     if is_python(sight.executable_path):
-        yield from _python(sight, rooted, known, script, environ)
+        yield from _python(sight, rooted, known, script, environ, command)
     elif posixpath.basename(sight.executable_path or "") in _NODE:
         yield from _node(sight, rooted, known, script, environ)
     else:
@@ -70,7 +82,12 @@ def _all(
 
 
 def _python(
-    sight: Sight, rooted: Rooted, known: Catalogue, script: str | None, environ: bytes
+    sight: Sight,
+    rooted: Rooted,
+    known: Catalogue,
+    script: str | None,
+    environ: bytes,
+    command: str | None,
 ) -> Iterator[Found]:
     executable = sight.executable_path
     if executable is None:
@@ -78,7 +95,7 @@ def _python(
     words = sight.cmdline()
     python = Interpreter(
         executable=executable,
-        command=words[0] if words else executable,
+        command=words[0] if words else command or executable,
         directory=sight.directory_path,
         script=script if script and script.startswith("/") else None,
         variables=places_of(environ),

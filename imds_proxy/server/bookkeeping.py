@@ -80,6 +80,8 @@ class Bookkeeper:
         if self._ledger is not None:
             watch = watch_of(self._config(), self._redirect())
             self._ledger.put(Batch(self._clock(), watch, [*sums, *self._passing()], stopping))
+            for described in self._events.described():  # after the callers that they are of
+                self._ledger.put(described)
 
     def close(self) -> None:
         """The last batch; waits a moment for it to be written."""

@@ -34,7 +34,8 @@ from imds_proxy.protocol.tokens import Seal
 from imds_proxy.server.attribution import BoundedAttribution
 from imds_proxy.server.connection import CallerConnection
 from imds_proxy.server.connections import ConnectionRegister
-from imds_proxy.server.events import RequestEvents
+from imds_proxy.server.clientdesk import ClientDesk
+from imds_proxy.server.events import RequestEvents, facts_of
 from imds_proxy.server.log import Log
 from imds_proxy.server.memory import Memory
 from imds_proxy.server.service import Service
@@ -104,7 +105,7 @@ def build(config: Config, log: Log, clock: Callable[[], float] = boottime) -> Da
         tokens = RealTokens(TokenIssuer(token_service, profile, clock), book)
     ask = partial(reader.read, *instance_id, lambda _: False)
     foreign = ForeignDesk(reader, ForeignTokens(), instance_id, clock)
-    events = RequestEvents(log, Tally(), clock)
+    events = RequestEvents(log, Tally(), clock, ClientDesk(log, facts_of))
     cache = AnswerCache(reader, gate, cache_rules(config), clock, jitter)
     caller_limits = CallerLimits(config.limits.hits, config.limits.misses)
     service = Service(

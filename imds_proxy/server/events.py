@@ -13,11 +13,12 @@ from cachetools import LRUCache
 
 from imds_proxy.callers.redact import safe_command_line
 from imds_proxy.errors import FORM_REFUSALS, REFUSALS, Refusal
-from imds_proxy.ledger.entries import Alike
+from imds_proxy.ledger.entries import Alike, Described
 from imds_proxy.ledger.tally import CallerSummary, CallerTally, Cell, Deviation, Kind, Tally, summary_of
 from imds_proxy.policy.bucket import TokenBucket
 from imds_proxy.policy.caller import Caller, Identity, Process
 from imds_proxy.protocol.session import Session
+from imds_proxy.server.clientdesk import ClientDesk
 from imds_proxy.server.log import Log
 
 _TO_CHANGE = (Session.LEGACY, Session.FALLBACK)
@@ -51,7 +52,9 @@ class Outcome:
 class RequestEvents:
     """The daemon's reporter. `clock` gives seconds, monotonic."""
 
-    def __init__(self, log: Log, tally: Tally, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, log: Log, tally: Tally, clock: Callable[[], float], clients: ClientDesk | None = None
+    ) -> None:
         self._log, self._tally, self._clock = log, tally, clock
         self._news = TokenBucket(50, 200, clock())
         self._refusals = TokenBucket(50, 200, clock())
@@ -62,6 +65,7 @@ class RequestEvents:
         self.refusals = dict.fromkeys((one.slug for one in REFUSALS), 0)
         self.would_refuse = dict.fromkeys((one.slug for one in REFUSALS if one.status < _OWN_FAILURE), 0)
         self.tally_of, self.bump = tally.of, tally.bump
+        self._clients = clients
 
     @property
     def counts(self) -> dict[Session, int]:
@@ -88,7 +92,11 @@ class RequestEvents:
             self._served_stale(outcome)
         if caller.full:
             self._sum_up(caller)
-        self._tally.bump(_cell(outcome, caller))
+        cell, new = _cell(outcome, caller)
+        self._tally.bump(cell)
+        if new and self._clients is not None and outcome.refusal not in FORM_REFUSALS:
+            stable, agent = caller.stable, outcome.agent
+            self._clients.saw(outcome.caller, stable, outcome.session, agent, outcome.path, outcome.cause)
         if outcome.session not in caller.seen:
             caller.seen.add(outcome.session)
             if outcome.session in _TO_CHANGE:
@@ -165,6 +173,15 @@ class RequestEvents:
         """What was counted since the last call, for the ledger."""
         return self._tally.take()
 
+    def described(self) -> list[Described]:
+        """What was found out of callers since the last call, for the ledger."""
+        return self._clients.take() if self._clients is not None else []
+
+    def close(self) -> None:
+        """Ends what looks at callers' clients."""
+        if self._clients is not None:
+            self._clients.close()
+
     def summarise(self) -> None:
         """One line for each caller with requests since the last summary; call `take` before."""
         for summary in self._tally.summaries():
@@ -184,14 +201,15 @@ class RequestEvents:
             )
 
 
-def _cell(outcome: Outcome, caller: CallerTally) -> Cell:
-    """The cell of requests like this one, made where it is the first."""
+def _cell(outcome: Outcome, caller: CallerTally) -> tuple[Cell, bool]:
+    """The cell of requests like this one, and whether it is the first."""
     # What is wrong in form is no need of the caller's, and the token is no item.
     is_item = outcome.session is not Session.TOKEN and outcome.refusal not in FORM_REFUSALS
     path = outcome.path if is_item else None
     deviation = _deviation(outcome)
     key = (path, outcome.session, outcome.agent, deviation)
     cell = caller.cells.get(key)
+    new = cell is None
     if cell is None:
         agent = " ".join(safe_command_line((outcome.agent,), _MAX_AGENT)) if outcome.agent else ""
         alike = Alike(
@@ -203,7 +221,7 @@ def _cell(outcome: Outcome, caller: CallerTally) -> Cell:
             agent,
         )
         cell = caller.cells[key] = Cell(alike, outcome.session)
-    return cell
+    return cell, new
 
 
 def _deviation(outcome: Outcome) -> Deviation:

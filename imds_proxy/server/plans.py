@@ -18,8 +18,9 @@ from imds_proxy.protocol.session import FALLBACK_WINDOW
 
 
 class Failure:
-    """When a client's hardened call failed last (seconds, CLOCK_BOOTTIME), and why: a slug, `status-N` or
-    `left`. A plain GET after it is a fallback. One for each client, shared by its connections."""
+    """When a client's hardened call failed last (seconds, CLOCK_BOOTTIME), and why: which call (`token:` or
+    `hardened:`), then a slug, `status-N` or `left`. A plain GET after it is a fallback. One for each client,
+    shared by its connections."""
 
     __slots__ = ("at", "why")
 

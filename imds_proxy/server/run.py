@@ -181,6 +181,7 @@ async def _serve(
     _save_hot(daemon, hot)
     books.close()
     daemon.events.summarise()
+    daemon.events.close()
     daemon.attribution.close()
     daemon.pool.close()
     if not succeeded.is_set():

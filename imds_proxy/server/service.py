@@ -151,7 +151,7 @@ class Service:
     def abandoned(self, peer: Peer, request: Request) -> None:
         """The client left before its answer: for a hardened one, a failure that a plain GET may follow."""
         if request.is_put or request.token is not None:
-            peer.failure.note(self._clock(), "left")
+            peer.failure.note(self._clock(), f"{_asked(request)}:left")
 
     def _learn(
         self,
@@ -288,7 +288,8 @@ class Service:
         stale: bool = False,
     ) -> None:
         if status != 200 and session in (Session.TOKEN, Session.HARDENED):
-            peer.failure.note(self._clock(), error.refusal.slug if error else f"status-{status}")
+            why = error.refusal.slug if error else f"status-{status}"
+            peer.failure.note(self._clock(), f"{session.value}:{why}")
         if error is None and would_refuse is None and not stale:
             cell = _cell_of(request, peer, session)
             if cell is not None:
@@ -309,6 +310,11 @@ class Service:
             ),
             peer.tally or self.events.tally_of(peer.caller),
         )
+
+
+def _asked(request: Request) -> str:
+    session = Session.TOKEN if request.is_put else Session.HARDENED
+    return str(session.value)
 
 
 def _cell_of(request: Request, peer: Peer, session: Session) -> Cell | None:

@@ -77,7 +77,7 @@ def test_a_fallback_is_written_with_why_its_token_call_failed(tmp_path: Path) ->
         assert proxy.get("/latest/meta-data/mac").status == 200
         assert proxy.stop() == 0
         found = rows(tmp_path / "ledger.db", "SELECT session, cause FROM hours WHERE session = 'fallback'")
-        assert found == [("fallback", "token-ttl")]
+        assert found == [("fallback", "token:token-ttl")]
 
 
 def test_without_a_ledger_no_file_is_made_and_the_log_still_sums_up(tmp_path: Path) -> None:
