@@ -30,6 +30,10 @@ class LoggedCaller:
     last: float | None = None
     items: set[str] = field(default_factory=set)
     cause: str | None = None
+    client: dict[str, str | None] | None = None
+    advice: str | None = None
+    fix: str | None = None
+    credentials: bool | None = None
 
 
 class LogReader:
@@ -63,6 +67,8 @@ class LogReader:
                 announced[caller.who.key] = record
                 if isinstance(record.get("cause"), str):
                     caller.cause = record["cause"]
+            elif event == "client":
+                _describe(_caller(callers, record, when), record)
             if len(callers) >= _MAX_CALLERS:
                 yield from callers.values()
                 callers.clear()
@@ -92,6 +98,19 @@ def _caller(callers: dict[bytes, LoggedCaller], record: dict[str, Any], when: fl
         caller.first = when if caller.first is None else min(caller.first, when)
         caller.last = when if caller.last is None else max(caller.last, when)
     return caller
+
+
+def _describe(caller: LoggedCaller, record: dict[str, Any]) -> None:
+    """Takes the latest that was found out of the caller's client."""
+    client, credentials = record.get("client"), record.get("credentials")
+    if isinstance(client, dict):
+        caller.client = {name: _text(client.get(name)) for name in ("name", "version", "where")}
+    caller.advice, caller.fix = _text(record.get("advice")), _text(record.get("fix"))
+    caller.credentials = credentials if isinstance(credentials, bool) else None
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _count(caller: LoggedCaller, sessions: object, refused: object, items: object) -> None:

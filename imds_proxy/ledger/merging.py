@@ -5,6 +5,7 @@ Adds rows; how a ledger or a log is read stands in `reading` and `logs`, what is
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -224,7 +225,9 @@ class Merge:
                     who.image or who.container,
                 )
                 counts = [one.sessions.get(name, 0) for name in SESSIONS]
-                row = (*facts, who.pod, None, None, None, None, one.cause, one.first, one.last, *counts)
+                client = None if one.client is None else json.dumps(one.client)
+                said = (client, one.advice, one.fix, one.credentials, one.cause)
+                row = (*facts, who.pod, *said, one.first, one.last, *counts)
                 self._db.execute(_ADD, (*row, one.refused))
                 self._db.executemany(_ADD_ITEM, [(who.key, item) for item in sorted(one.items)])
                 # A file that names several hosts does not say whose callers these are.

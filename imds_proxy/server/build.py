@@ -32,9 +32,9 @@ from imds_proxy.protocol.request import HeadRules
 from imds_proxy.protocol.target import Target, canonical_target
 from imds_proxy.protocol.tokens import Seal
 from imds_proxy.server.attribution import BoundedAttribution
+from imds_proxy.server.clientdesk import ClientDesk
 from imds_proxy.server.connection import CallerConnection
 from imds_proxy.server.connections import ConnectionRegister
-from imds_proxy.server.clientdesk import ClientDesk
 from imds_proxy.server.events import RequestEvents, facts_of
 from imds_proxy.server.log import Log
 from imds_proxy.server.memory import Memory

@@ -47,6 +47,21 @@ def test_a_fallback_says_why_its_call_with_a_token_failed() -> None:
     assert caller.cause == "deadline"
 
 
+def test_what_was_found_out_of_a_client_is_taken_the_latest() -> None:
+    client = {"name": "oss2", "version": None, "where": "/srv"}
+    first = line("client", **CURL, client=None, advice="look", fix="look", credentials=False)
+    second = line("client", **CURL, client=client, advice="do this", fix="do", credentials=True)
+    (caller,) = read(summary(legacy=1), first, second)
+    found = (caller.client, caller.advice, caller.fix, caller.credentials)
+    assert found == (client, "do this", "do", True)
+    assert caller.sessions == {"legacy": 1}
+
+
+def test_a_client_of_another_form_is_none() -> None:
+    (caller,) = read(line("client", **CURL, client=[], advice=7, fix={}, credentials="yes"))
+    assert (caller.client, caller.advice, caller.fix, caller.credentials) == (None, None, None, None)
+
+
 def test_lines_before_since_do_not_count() -> None:
     old, new = summary("2026-11-01T00:00:00Z", legacy=1), summary(legacy=2)
     (caller,) = read(old, new, since=1795000000.0)
