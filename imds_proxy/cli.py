@@ -184,6 +184,30 @@ def _intercept(args: argparse.Namespace) -> int:
     return run(args)
 
 
+def _cutover_arguments(parser: argparse.ArgumentParser) -> None:
+    from imds_proxy.cutover.command import add_arguments
+
+    add_arguments(parser)
+
+
+def _cutover(args: argparse.Namespace) -> int:
+    from imds_proxy.cutover.command import run
+
+    return run(args)
+
+
+def _probe_arguments(parser: argparse.ArgumentParser) -> None:
+    from imds_proxy.cutover.command import add_probe_arguments
+
+    add_probe_arguments(parser)
+
+
+def _probe(args: argparse.Namespace) -> int:
+    from imds_proxy.cutover.command import run_probe
+
+    return run_probe(args)
+
+
 def _policy_arguments(parser: argparse.ArgumentParser) -> None:
     from imds_proxy.advice.command import add_arguments
 
@@ -211,6 +235,8 @@ _COMMANDS: dict[str, _Command] = {
         _report,
     ),
     "ready": ("may we switch yet: READY, NOT READY or UNKNOWN, and why", _ready_arguments, _ready),
+    "cutover": ("set HttpTokens=required by the ECS API, and verify", _cutover_arguments, _cutover),
+    "probe": ("what the real service answers with and without a token", _probe_arguments, _probe),
     "doctor": ("say what will work on this machine, what not, and what to do", _doctor_arguments, _doctor),
     "emulate": ("an ECS metadata service for trials and tests", _emulate_arguments, _emulate),
 }

@@ -7,11 +7,10 @@ import math
 import random
 import secrets
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
 
 from imds_proxy import __version__
 from imds_proxy.callers.cgroupfs import CgroupTree
@@ -45,6 +44,7 @@ from imds_proxy.server.tokendesk import ForeignDesk, RealTokens, SealedTokens, T
 from imds_proxy.upstream.cache import AnswerCache, CacheRules
 from imds_proxy.upstream.gate import UpstreamGate
 from imds_proxy.upstream.pool import Pool, PoolLimits
+from imds_proxy.upstream.probe import ServiceProbe
 from imds_proxy.upstream.reader import ServiceReader
 from imds_proxy.upstream.tokens import TokenIssuer, TokenKeeper, TokenService
 from imds_proxy.upstream.traffic import Traffic
@@ -67,7 +67,7 @@ class Daemon:
     book: TokenBook
     events: RequestEvents
     traffic: Traffic
-    ask_service: Callable[[], Coroutine[Any, Any, object]]
+    probe: ServiceProbe
 
 
 def build(config: Config, log: Log, clock: Callable[[], float] = boottime) -> Daemon:
@@ -103,7 +103,7 @@ def build(config: Config, log: Log, clock: Callable[[], float] = boottime) -> Da
         tokens = SealedTokens(partial(_make_seal, reader, instance_id, secret), clock)
     else:
         tokens = RealTokens(TokenIssuer(token_service, profile, clock), book)
-    ask = partial(reader.read, *instance_id, lambda _: False)
+    probe = ServiceProbe(reader, gate, instance_id, upstream.deadline, clock)
     foreign = ForeignDesk(reader, ForeignTokens(), instance_id, clock)
     events = RequestEvents(log, Tally(), clock, ClientDesk(log, facts_of))
     cache = AnswerCache(reader, gate, cache_rules(config), clock, jitter)
@@ -135,7 +135,7 @@ def build(config: Config, log: Log, clock: Callable[[], float] = boottime) -> Da
         hosts=_hosts_of(profile, tuple(config.hosts)),
         clock=clock,
     )
-    return Daemon(shared, register, attribution, pool, gate, foreign, tokens, book, events, traffic, ask)
+    return Daemon(shared, register, attribution, pool, gate, foreign, tokens, book, events, traffic, probe)
 
 
 def apply(daemon: Daemon, config: Config) -> Daemon:

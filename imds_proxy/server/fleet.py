@@ -68,7 +68,7 @@ async def keep_asking(daemon: Daemon, mode: str) -> None:
             await asyncio.sleep(left)
             continue
         with contextlib.suppress(Refused):
-            await daemon.ask_service()
+            await daemon.probe.with_token()
         await asyncio.sleep(_ASK_AGAIN)
 
 

@@ -23,6 +23,7 @@ from imds_proxy.server.admin import AdminSocket
 from imds_proxy.server.arrivals import Arrivals
 from imds_proxy.server.bookkeeping import Bookkeeper, open_ledger
 from imds_proxy.server.build import Daemon, boottime, build
+from imds_proxy.server.directprobe import DirectProbe
 from imds_proxy.server.fleet import keep_asking, open_fleet_port
 from imds_proxy.server.fleetport import FleetPort
 from imds_proxy.server.hotitems import HotItems
@@ -205,7 +206,8 @@ async def _open_admin(
     """Without its admin socket the daemon serves all the same, and says so once."""
     shared = reloader.daemon.shared
     watching = Watching(shared.service.cache, shared.rules.classifier, boottime)
-    commands = {"reload": lambda _: reload(), "watch": watching.watch}
+    probe = DirectProbe(lambda: reloader.daemon)
+    commands = {"reload": lambda _: reload(), "watch": watching.watch, "probe": probe.probe}
     admin = AdminSocket(config.admin.socket, {**commands, **admin_commands(interception)})
     try:
         await admin.open()

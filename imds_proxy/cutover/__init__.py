@@ -1,0 +1,1 @@
+"""From `HttpTokens=optional` to `required`, one instance after the other, and back where it fails."""
