@@ -135,7 +135,7 @@ async def _serve(
     for listener in listeners:
         host, port = listener.socket.getsockname()[:2]
         print(f"listening on http://{Address(host, port)}", flush=True)  # noqa: T201  machine contract
-    fleet = await _open_fleet(config, reloader, log)
+    fleet = await _open_fleet(config, reloader, interception, log)
     supervision.ready()
     log.event(
         "ready",
@@ -222,11 +222,17 @@ async def _open_admin(
     return admin
 
 
-async def _open_fleet(config: Config, reloader: Reloader, log: Log) -> FleetPort | None:
+async def _open_fleet(
+    config: Config, reloader: Reloader, interception: Interception, log: Log
+) -> FleetPort | None:
     address = config.admin.metrics
     if address is None:
         return None
-    return await open_fleet_port(address, lambda: reloader.daemon, config.hosts, lambda: None, log)
+
+    def redirect() -> bool | None:
+        return None if interception.state == "none" else interception.state == "redirect"
+
+    return await open_fleet_port(address, lambda: reloader.daemon, config.hosts, redirect, log)
 
 
 async def _keep_redirect(interception: Interception, keeper: RedirectKeeper) -> None:
