@@ -33,7 +33,7 @@ from imds_proxy.server.attribution import BoundedAttribution, look_before_they_l
 USERS = (5001, 5002, 5003, 5004, 5005)
 LIBC = ctypes.CDLL(None, use_errno=True)
 NEW_PID, NEW_MOUNT = 0x20000000, 0x00020000
-PR_SET_NAME = 15
+PR_SET_PDEATHSIG, PR_SET_NAME = 1, 15
 RECORD = struct.Struct("=iii")  # number, pid as the process itself sees it, uid
 AGAIN = 200  # pids begin here again, and again
 LONG_LIVED = 10
@@ -165,6 +165,11 @@ def call(port: int, number: int, uid: int, wait: bool) -> socket.socket:
     return wire
 
 
+def end_with_parent() -> None:
+    """So that nothing goes on for ever when whoever waits for the results is gone."""
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
 def become(uid: int, name: str) -> None:
     os.setgroups([])
     os.setgid(uid)
@@ -173,6 +178,7 @@ def become(uid: int, name: str) -> None:
 
 
 def main() -> None:
+    end_with_parent()
     backend, short, long = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     port_read, port_write = os.pipe()
     result_read, result_write = os.pipe()
@@ -182,6 +188,7 @@ def main() -> None:
         assert LIBC.unshare(NEW_PID) == 0
     server = os.fork()
     if server == 0:
+        end_with_parent()
         if not outside:
             own_proc()
             threading.Thread(target=come_round, daemon=True).start()
@@ -195,6 +202,7 @@ def main() -> None:
         assert LIBC.unshare(NEW_PID) == 0
         first = os.fork()
         if first == 0:  # the first process of the namespace
+            end_with_parent()
             own_proc()
             come_round()
     truth: dict[int, tuple[int, str, str]] = {}
