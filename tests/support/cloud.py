@@ -159,11 +159,12 @@ def cloud_and_host(*emulate: str) -> Iterator[Lab]:
         for place, device, number in ((cloud, "cloud", 1), (host, "eth0", 2)):
             place.ip(f"addr add 10.99.0.{number}/24 dev {device}")
             place.ip(f"addr add fd99::{number}/64 dev {device} nodad")
-            place.ip(f"link set {device} addrgenmode none")
+            place.run("sh", "-c", f"echo 0 > /proc/sys/net/ipv6/conf/{device}/accept_dad")
             place.ip(f"link set {device} up")
         cloud.ip(f"addr add {SERVICE}/32 dev lo")
         cloud.ip(f"addr add {SERVICE6}/128 dev lo nodad")
-        while "state UP" not in host.ip("link show eth0"):  # its text is compared before and after
+        # Its text is compared before and after.
+        while "state UP" not in (shown := host.ip("addr show eth0")) or "inet6 fe80" not in shown:
             time.sleep(0.01)
         host.ip("route add default via 10.99.0.1")
         host.ip("route add default via fd99::1")
