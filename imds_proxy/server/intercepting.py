@@ -24,6 +24,8 @@ from imds_proxy.server.listener import Accepted, Listener
 from imds_proxy.server.log import Log
 from imds_proxy.server.pastwatch import PastWatch
 
+_LONGEST_DISMISSAL = 20.0  # seconds: whoever asked by the admin socket waits for it
+
 
 def methods(adopted: Callable[[], Mapping[str, int]] = dict) -> Mapping[str, Method]:
     """By the names of `intercept.method`, in the order in which `auto` tries them.
@@ -70,7 +72,8 @@ def interception_of(
     def mark(value: int | None) -> None:
         daemon.pool.mark = value
 
-    house = House(listen, mark, partial(_peers, daemon), partial(_dismiss, daemon, config.limits.drain))
+    patience = min(config.limits.drain, _LONGEST_DISMISSAL)
+    house = House(listen, mark, partial(_peers, daemon), partial(_dismiss, daemon, patience))
     by_name = methods(partial(keeper.take, "ebpf-"))
     return Interception(config.intercept, services_of(config), by_name, house, log, boottime)
 

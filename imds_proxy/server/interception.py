@@ -231,10 +231,10 @@ class Interception:
         try:
             if self._closes_now and self._plan is not None and not self._plan.closed:
                 self._close()
-            amiss = self._redirect.renew() if self._redirect is not None else None
-            if now - self._address_renewed >= _RENEW_ADDRESS:
+            if now - self._address_renewed >= _RENEW_ADDRESS:  # first, else calls would come to no address
                 self._address_renewed = now
                 hold_all(self._held, self._address_seconds)
+            amiss = self._redirect.renew() if self._redirect is not None else None
         except InterceptError as error:
             if not self._lost:
                 self._lost = True

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Iterator
@@ -8,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from imds_proxy.config import Address
-from imds_proxy.server.adoption import CannotListen, listening_sockets, release
+from imds_proxy.server.adoption import CannotListen, listening_sockets, redirected_sockets, release
 from imds_proxy.server.fdstore import DescriptorStore
 from imds_proxy.server.notify import Notifier
 from manager import Manager, service_manager
+from netns import ip, own_network
 
 
 @pytest.fixture
@@ -142,3 +144,47 @@ def test_a_socket_on_any_port_is_not_kept(manager: Manager, notifier: Notifier) 
     closed(listening_sockets([Address("127.0.0.1", 0)], 1, DescriptorStore(notifier, [])))
     manager.heard()
     assert manager.held == {}
+
+
+def test_redirected_calls_have_their_socket_before_the_address_is_there_and_over_runs(
+    manager: Manager, notifier: Notifier
+) -> None:
+    address = Address("169.254.100.200", 200)
+    with own_network():
+        found = redirected_sockets([address], 1, DescriptorStore(notifier, []))
+        first = found[address]
+        assert isinstance(first, socket.socket)
+        inode = os.fstat(first.fileno()).st_ino
+        ip("addr add 169.254.100.200/32 dev lo")
+        with socket.create_connection((address.host, address.port), 1):
+            first.close()  # that run has died; the connection waits
+            store = DescriptorStore(notifier, passed_on(manager))
+            second = redirected_sockets([address], 1, store)[address]
+            assert isinstance(second, socket.socket)
+            assert os.fstat(second.fileno()).st_ino == inode
+            assert listening_sockets([], 1, store) == []  # and it is not dropped with what nobody wants
+            second.accept()[0].close()
+            second.close()
+
+
+def test_a_socket_unit_may_have_bound_what_takes_redirected_calls(notifier: Notifier) -> None:
+    with own_network(), socket.create_server(("127.0.0.1", 0)) as unit:
+        address = Address("127.0.0.1", unit.getsockname()[1])
+        other = socket.create_server(("127.0.0.1", 0))
+        store = DescriptorStore(notifier, [("a", os.dup(unit.fileno())), ("b", os.dup(other.fileno()))])
+        wire = redirected_sockets([address], 1, store)[address]
+        assert isinstance(wire, socket.socket)
+        assert wire.getsockname() == unit.getsockname()
+        (left,) = listening_sockets([], 1, store)
+        assert left.getsockname() == other.getsockname()
+        closed([wire, left, other])
+
+
+def test_why_there_is_no_socket_for_redirected_calls_is_kept_until_it_is_asked_for(
+    notifier: Notifier,
+) -> None:
+    with own_network(), socket.create_server(("0.0.0.0", 200)):
+        address = Address("169.254.100.200", 200)
+        found = redirected_sockets([address], 1, DescriptorStore(notifier, []))[address]
+        assert isinstance(found, OSError)
+        assert found.errno == errno.EADDRINUSE

@@ -139,3 +139,21 @@ def test_an_outage_is_answered_at_once_after_the_first_patience() -> None:
         return clock() - started
 
     assert run(main()) < 0.1
+
+
+def test_calls_carry_the_mark_that_a_redirect_lets_through() -> None:
+    async def main() -> list[int]:
+        async with recorded_service(answers(reply(b"one")), answers(reply(b"two"))) as service:
+            marks = []
+            for mark in (None, 200):
+                pool = pool_of(service)
+                pool.mark = mark
+                await pool.get("GET", "/a", HEADERS)
+                (connection,) = pool._idle
+                assert connection._transport is not None
+                wire = connection._transport.get_extra_info("socket")
+                marks.append(wire.getsockopt(socket.SOL_SOCKET, 36))
+                pool.close()
+            return marks
+
+    assert run(main()) == [0, 200]
