@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -43,8 +43,11 @@ class Machine:
 
     def ahead(self, *command: str) -> list[str]:
         """The words that run a command of this machine with the machine's right of way, not on it."""
-        cpu = [str(group) for group in self.groups if group.is_relative_to(_CPU)]
-        return ["sh", "-c", _ENTER, " ".join(cpu), *command]
+        return _within([group for group in self.groups if group.is_relative_to(_CPU)], *command)
+
+    def inside(self, *command: str) -> list[str]:
+        """The words that run a command on it, as root, in its cgroups but in none of its units."""
+        return _within(self.groups, *self.words(*command))
 
     def words(self, *command: str) -> list[str]:
         """The words that run a command on it, as root, outside of its units."""
@@ -103,10 +106,7 @@ def systemd_machine(plan: Plan) -> Iterator[Machine]:
         log = scratch.with_suffix(".log")
         with log.open("w") as out:
             shell = subprocess.Popen(
-                ["sh", "-c", _ENTER, " ".join(map(str, groups)), *words],
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
+                _within(groups, *words), stdin=subprocess.DEVNULL, stdout=out, stderr=out
             )
         try:
             wait_for(lambda: shell.poll() is not None or _child(shell.pid) is not None)
@@ -123,6 +123,10 @@ def systemd_machine(plan: Plan) -> Iterator[Machine]:
             shell.kill()
             shell.wait(30)
             log.unlink()
+
+
+def _within(groups: Sequence[Path], *command: str) -> list[str]:
+    return ["sh", "-c", _ENTER, " ".join(map(str, groups)), *command]
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 10.0, what: str = "it") -> float:

@@ -122,17 +122,19 @@ class UnitMachine:
 
     def python(self, *words: str) -> list[str]:
         """The words that run a program of tests/support on the machine."""
-        command = ["env", *f"{_VARIABLES}:/opt/support".split(), _PYTHON, "-B", *words]
-        return self.machine.ahead(*self.machine.words(*command))
+        return self.machine.inside("env", *f"{_VARIABLES}:/opt/support".split(), _PYTHON, "-B", *words)
 
     def start(self) -> None:
         self.machine.run("systemctl", "start", UNIT)
 
-    def curl(self, address: str, *options: str) -> str:
-        """The status of one call, `000` where there is no answer, and how curl ended."""
+    def ask(self, address: str = SERVICE, *options: str) -> str:
+        """The status of one call of curl to an address; `000` where there is no answer."""
         words = ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "-m", "5", *options]
-        words += ["-H", f"Host: {SERVICE}", f"http://{address}{MAC}"]
-        words = self.machine.ahead(*self.machine.words(*words))
+        return self.said(*words, "-H", f"Host: {SERVICE}", f"http://{address}{MAC}")
+
+    def said(self, *words: str) -> str:
+        """What a program on the machine says, whatever its exit code."""
+        words = tuple(self.machine.inside(*words))
         return subprocess.run(words, capture_output=True, text=True, timeout=30, cwd="/").stdout
 
     def kill(self, signal: str = "KILL") -> None:
