@@ -14,7 +14,8 @@ from imds_proxy.config import Address
 from imds_proxy.server.fdstore import DescriptorStore
 from imds_proxy.server.listener import bind, limit_hops
 
-_KEPT = "listener-"
+KEPT = "listener-"
+"""Begins the names by which they are stored."""
 
 
 class CannotListen(Exception):
@@ -41,7 +42,7 @@ def listening_sockets(
                 store.keep(name, [wire.fileno()])
         sockets.append(wire)
     sockets += activated.values()
-    for name in store.left(_KEPT):
+    for name in store.left(KEPT):
         store.drop(name)
     for wire in sockets:
         limit_hops(wire, hop_limit)
@@ -141,7 +142,7 @@ def _address_of(wire: socket.socket) -> Address:
 
 
 def _name(address: Address) -> str:
-    return _KEPT + str(address).replace(":", "_")
+    return KEPT + str(address).replace(":", "_")
 
 
 def _reason(error: OSError) -> str:

@@ -21,6 +21,7 @@ class DescriptorStore:
         """`inherited` are names and descriptors, as systemd passed them."""
         self._notifier = notifier
         self._left: dict[str, list[int]] = {}
+        self._kept: dict[str, tuple[Sequence[int], bool]] = {}
         self.activated: list[int] = []
         """Descriptors of socket units: whoever takes one out of the list owns it."""
         for name, descriptor in inherited:
@@ -44,10 +45,20 @@ class DescriptorStore:
 
     def keep(self, name: str, descriptors: Sequence[int], polled: bool = True) -> None:
         """Lets systemd hold copies too, one of each; `polled` as `Notifier.store` has it."""
+        self._kept[name] = (descriptors, polled)
         self._notifier.store(_KEPT + name, descriptors, polled)
+
+    def close_first(self, prefix: str) -> None:
+        """Lets systemd close what is kept by names that begin so before all else that is kept by now, should
+        it close everything: it begins with what it was given last."""
+        for name, (descriptors, polled) in list(self._kept.items()):
+            if name.startswith(prefix):
+                self._notifier.unstore(_KEPT + name)
+                self._notifier.store(_KEPT + name, descriptors, polled)
 
     def drop(self, name: str) -> None:
         """Closes what is kept by that name: in systemd, and here what was not taken."""
         for descriptor in self.take(name):
             os.close(descriptor)
+        self._kept.pop(name, None)
         self._notifier.unstore(_KEPT + name)

@@ -5,10 +5,12 @@ Knows descriptors by name only; what hangs on them is the method's matter.
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
-from imds_proxy.intercept.redirect import Redirect
+from imds_proxy.intercept.redirect import RENEWAL, Redirect
+from imds_proxy.server.adoption import KEPT as LISTENERS
 from imds_proxy.server.fdstore import DescriptorStore
 
 _KEPT = "redirect-"
@@ -31,6 +33,12 @@ class RedirectKeeper:
         """What an earlier run left by names that begin so: the caller's from now on."""
         return {name: self._left.pop(name) for name in list(self._left) if name.startswith(prefix)}
 
+    async def watch(self, redirect: Callable[[], Redirect | None]) -> None:
+        """Keeps what `redirect` gives, which changes when it is asked for, taken down, or put back."""
+        while True:
+            await asyncio.sleep(RENEWAL)
+            self.keep(redirect())
+
     def keep(self, redirect: Redirect | None) -> None:
         """Lets systemd hold what keeps `redirect` in force (None: there is none), and nothing else.
 
@@ -44,6 +52,9 @@ class RedirectKeeper:
         for name, number in descriptors.items():
             # systemd polls what it holds: an eBPF map says that it failed, and is none the worse for it.
             self._store.keep(_KEPT + name, [number], polled=not name.startswith("ebpf-"))
+        # A unit that is given up loses all of it. Callers that wait in the listeners' queues are told by a
+        # reset, which finds its way to them while a redirect by NAT still stands.
+        self._store.close_first(LISTENERS)
         self._redirect, self._kept = redirect, dict(descriptors)
         while self._left:
             os.close(self._left.popitem()[1])

@@ -10,13 +10,12 @@ import contextlib
 import os
 import platform
 import signal
-import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 from imds_proxy.config import Address, Config
 from imds_proxy.errors import Refused
-from imds_proxy.intercept.redirect import RENEWAL, InterceptError
+from imds_proxy.intercept.redirect import InterceptError
 from imds_proxy.protocol.profile import ItemClass
 from imds_proxy.protocol.target import canonical_target
 from imds_proxy.server.admin import AdminSocket
@@ -24,6 +23,7 @@ from imds_proxy.server.arrivals import Arrivals
 from imds_proxy.server.bookkeeping import Bookkeeper, open_ledger
 from imds_proxy.server.build import Daemon, boottime, build
 from imds_proxy.server.directprobe import DirectProbe
+from imds_proxy.server.eventloop import loop_runner
 from imds_proxy.server.fleet import keep_asking, open_fleet_port
 from imds_proxy.server.fleetport import FleetPort
 from imds_proxy.server.hotitems import HotItems
@@ -62,26 +62,9 @@ def run(config: Config, read: Callable[[], Config], intercept: bool = False) -> 
     for notice in launched.notices:
         log.event(*notice)
     try:
-        return _loop_runner(log)(_serve(config, read, log, launched, intercept))
+        return loop_runner(log)(_serve(config, read, log, launched, intercept))
     finally:
         log.close()
-
-
-def _loop_runner(log: Log) -> Callable[[Coroutine[Any, Any, int]], int]:
-    try:
-        import uvloop
-    except ImportError:
-        log.event("no-uvloop", "uvloop is not installed; serving with asyncio's own loop, which is slower")
-        return asyncio.run
-    if sys.version_info >= (3, 11):
-
-        def run_with_uvloop(main: Coroutine[Any, Any, int]) -> int:
-            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                return runner.run(main)
-
-        return run_with_uvloop
-    uvloop.install()
-    return asyncio.run
 
 
 async def _serve(
@@ -160,7 +143,7 @@ async def _serve(
     supervising = loop.create_task(supervision.run())
     asking = loop.create_task(keep_asking(daemon, config.mode))
     renewing = loop.create_task(interception.watch())
-    keeping = loop.create_task(_keep_redirect(interception, keeper))
+    keeping = loop.create_task(keeper.watch(lambda: interception.redirect))
     await stop.wait()
     supervision.stopping()
     if not succeeded.is_set():
@@ -233,13 +216,6 @@ async def _open_fleet(
         return None if interception.state == "none" else interception.state == "redirect"
 
     return await open_fleet_port(address, lambda: reloader.daemon, config.hosts, redirect, log)
-
-
-async def _keep_redirect(interception: Interception, keeper: RedirectKeeper) -> None:
-    """It changes when it is asked for, taken down, or put back."""
-    while True:
-        await asyncio.sleep(RENEWAL)
-        keeper.keep(interception.redirect)
 
 
 async def _drain(daemon: Daemon, listeners: list[Listener], seconds: float) -> None:

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import asyncio
 import os
+import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
@@ -120,6 +123,30 @@ def test_what_has_not_changed_is_not_said_again(manager: Manager, notifier: Noti
     redirect.die()
     keeper.keep(as_redirect(redirect))  # taken down: nothing keeps it any more
     assert [one.split("\n")[0] for one in manager.heard()] == ["FDSTOREREMOVE=1"]
+
+
+def test_systemd_lets_go_of_the_listeners_before_the_redirect(manager: Manager, notifier: Notifier) -> None:
+    store = DescriptorStore(notifier, [])
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        store.keep("listener-a", [listener.fileno()])
+        RedirectKeeper(store).keep(as_redirect(Piped("nftables")))
+        manager.heard()
+        assert list(manager.held) == ["kept-redirect-nftables", "kept-listener-a"]  # the last is closed first
+
+
+def test_what_changes_later_is_seen(manager: Manager, notifier: Notifier) -> None:
+    keeper, redirect = next_run(manager, notifier), Piped("nftables")
+
+    async def main() -> None:
+        watching = asyncio.create_task(keeper.watch(lambda: as_redirect(redirect)))
+        while "kept-redirect-nftables" not in manager.held:
+            await asyncio.sleep(0.01)
+            manager.heard()
+        watching.cancel()
+        with suppress(asyncio.CancelledError):
+            await watching
+
+    asyncio.run(asyncio.wait_for(main(), 5))
 
 
 def test_another_redirect_with_the_same_number_is_another_one(manager: Manager, notifier: Notifier) -> None:

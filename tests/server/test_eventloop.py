@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+import asyncio
+import io
+import sys
+
+import pytest
+
+from imds_proxy.server.eventloop import loop_runner
+from imds_proxy.server.log import Log
+
+
+async def kind_of_loop() -> int:
+    return int(type(asyncio.get_running_loop()).__module__.startswith("uvloop"))
+
+
+def test_the_daemon_runs_on_uvloop() -> None:
+    log = Log("json", io.StringIO())
+    assert loop_runner(log)(kind_of_loop()) == 1
+    log.close()
+
+
+def test_without_it_asyncio_runs_the_daemon_and_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = io.StringIO()
+    log = Log("json", said)
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+    assert loop_runner(log)(kind_of_loop()) == 0
+    log.close()
+    assert said.getvalue().count("no-uvloop") == 1
