@@ -6,7 +6,7 @@ Every sentence rests on something that was seen; what is not known is said to be
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from imds_proxy.clients.catalogue import Catalogue, Tool, path_shape
 from imds_proxy.clients.evidence import Evidence
@@ -48,12 +48,20 @@ def judge(known: Catalogue, usage: Usage, evidence: Evidence) -> Verdict:
         findings.append(Finding("probe", "it reads no credentials: a probe, or a reader of plain facts"))
     change = [one for one in findings if one.fix is not None or one.slug == "fallback"]
     return Verdict(
-        client=naming.sent[0][0] if naming.sent else None,
+        client=_client(naming),
         findings=tuple(findings),
         advice="\n".join(dict.fromkeys(one.sentence for one in change)) or None,
         fix="; ".join(dict.fromkeys(one.fix for one in change if one.fix)) or None,
         credentials=credentials,
     )
+
+
+def _client(naming: Naming) -> Named | None:
+    """The one to name: the most telling that is certain, else a module of which only the part is not."""
+    if naming.sent:
+        return naming.sent[0][0]
+    whole = {replace(one, tool=None) for _, senders in naming.choices for one in senders}
+    return whole.pop() if len(whole) == 1 else None
 
 
 def _of_clients(naming: Naming, usage: Usage, evidence: Evidence) -> Iterator[Finding]:
@@ -72,10 +80,16 @@ def _of_clients(naming: Naming, usage: Usage, evidence: Evidence) -> Iterator[Fi
 
 
 def _of_choices(naming: Naming) -> Iterator[Finding]:
-    if naming.choices:
-        each = ", or ".join(_outdated_finding(one, Evidence()).sentence for one in naming.choices)
+    fallen = next((call for call, _ in naming.choices if call.session is Session.FALLBACK), None)
+    if fallen is not None:
+        yield _fallback(None, fallen)
+    some = [one for call, senders in naming.choices if call.session is Session.LEGACY for one in senders]
+    if some:
+        each = ", or ".join(_outdated_finding(one, Evidence()).sentence for one in dict.fromkeys(some))
         yield Finding(
-            "choices", f"one of these sent it, and they send the same: {each}", "find out which client calls"
+            "choices",
+            f"one of these sent it, and they send the same: {each}",
+            f"see which calls: {' or '.join(dict.fromkeys(one.name for one in some))}",
         )
 
 

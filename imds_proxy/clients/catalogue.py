@@ -100,6 +100,7 @@ class Tool:
     says. `reads_misspelt`: releases that read the variable without its last letter.
     `repeats_untokened_since`: from here a refused call with a token is repeated without. `part`: which of
     several code paths of one module. `through`: the library in it that makes the calls.
+    `needs_variable`: without this variable it makes none.
     """
 
     id: str
@@ -114,6 +115,7 @@ class Tool:
     agent: str | None = None
     part: str | None = None
     through: str | None = None
+    needs_variable: str | None = None
     supports_since: Version | None = None
     default_since: Version | None = None
     opt_in: str | None = None

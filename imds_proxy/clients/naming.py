@@ -66,11 +66,11 @@ class Named:
 
 @dataclass(frozen=True, slots=True)
 class Naming:
-    """`sent`: the calls by the client that sent them; `choices`: clients of which some sent what is left,
-    without a telling which; `unnamed`: calls of which nothing is known."""
+    """`sent`: the calls by the client that sent them; `choices`: calls that several clients could have sent,
+    with these; `unnamed`: calls of which nothing is known."""
 
     sent: tuple[tuple[Named, tuple[Call, ...]], ...] = ()
-    choices: tuple[Named, ...] = ()
+    choices: tuple[tuple[Call, tuple[Named, ...]], ...] = ()
     unnamed: tuple[Call, ...] = ()
 
 
@@ -83,7 +83,7 @@ def name_clients(known: Catalogue, usage: Usage, evidence: Evidence) -> Naming:
     for call, senders in by_call.items():
         if len(senders) == 1:
             certain.setdefault(senders[0], []).append(call)
-    choices: dict[Named, None] = {}
+    choices: list[tuple[Call, tuple[Named, ...]]] = []
     unnamed: list[Call] = []
     for call, senders in by_call.items():
         if len(senders) == 1:
@@ -92,7 +92,7 @@ def name_clients(known: Catalogue, usage: Usage, evidence: Evidence) -> Naming:
         if also:
             certain[also[0]].append(call)
         elif senders:
-            choices.update(dict.fromkeys(senders))
+            choices.append((call, tuple(senders)))
         elif (plain := _plain(call, usage)) is not None:
             certain.setdefault(plain, []).append(call)
         else:
@@ -142,6 +142,9 @@ def _by_agent(call: Call, known: Catalogue, libraries: tuple[Named, ...]) -> Nam
 def _may_send(one: Named, call: Call, usage: Usage, evidence: Evidence) -> bool:
     tool, release = one.tool, one.release
     if tool is None or not tool.fits(release, call.agent, call.path):
+        return False
+    variables = {one.name for one in evidence.settings}
+    if tool.needs_variable is not None and tool.needs_variable not in variables:
         return False
     lists = tool.lists(release)
     if lists is not None:

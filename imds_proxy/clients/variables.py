@@ -31,6 +31,7 @@ MISSPELT = frozenset(
     }
 )
 PROXIES = ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
+ECS_METADATA = "ALIBABA_CLOUD_ECS_METADATA"  # a role's name: some clients call where it is set
 _SWITCHES = frozenset({V1_DISABLED, V2_ENABLE, V2_DISABLED}) | MISSPELT
 _NO_PROXY = ("NO_PROXY", "no_proxy")
 _PLACES = ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "HOME", "NODE_PATH")
@@ -40,9 +41,11 @@ SPARED = "no-proxy"  # the name of the setting that says that NO_PROXY spares th
 
 def settings_of(environ: bytes) -> tuple[Setting, ...]:
     """The switches and HTTP proxies that are set, in the order of their names."""
-    wanted = {*_SWITCHES, *PROXIES, *_NO_PROXY}
+    wanted = {*_SWITCHES, *PROXIES, *_NO_PROXY, ECS_METADATA}
     values = _named(environ, wanted)
     found = [Setting(name, _meaning(values[name])) for name in sorted(_SWITCHES & values.keys())]
+    if values.get(ECS_METADATA):
+        found.append(Setting(ECS_METADATA, "set"))
     proxies = [name for name in PROXIES if values.get(name)]
     found += [Setting(name, "set") for name in proxies]
     if proxies and any(_spares(values.get(name, "")) for name in _NO_PROXY):

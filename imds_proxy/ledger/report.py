@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 from itertools import islice
 from typing import Any, TextIO
@@ -19,6 +19,7 @@ _MOST_ROWS = 200
 _WITHOUT_FIX = "speaks normal mode: fetch a token first (PUT /latest/api/token), or upgrade its SDK"
 _FALLBACK = "needs no code change: its call with a token failed"
 _BYPASS = "reaches the service past the proxy: what it speaks is not known"
+_HEADINGS = ("caller", "user", "hosts", "last seen", "calls", "items", "what to change")
 _COLUMNS = ("exe", "script", "user", "unit", "container", "pod", "hosts")
 
 
@@ -28,9 +29,16 @@ def advice_for(caller: MergedCaller) -> str | None:
     if sessions["legacy"]:
         return caller.advice or _WITHOUT_FIX
     if sessions["fallback"]:
-        because = f" because of {caller.cause}" if caller.cause else ""
-        return f"{_FALLBACK}{because}" if caller.advice is None else caller.advice
+        return _fallback(caller.cause) if caller.advice is None else caller.advice
     return _BYPASS if sessions["bypass"] else caller.advice
+
+
+def _fallback(cause: str | None) -> str:
+    if not cause:
+        return _FALLBACK
+    session, _, code = cause.rpartition(":")
+    call = {"token": "token PUT", "hardened": "GET with a token"}.get(session, "call with a token")
+    return f"needs no code change: its {call} failed because of {code}"
 
 
 def caller_as_json(caller: MergedCaller) -> dict[str, Any]:
@@ -43,6 +51,7 @@ def caller_as_json(caller: MergedCaller) -> dict[str, Any]:
         "last_seen": iso(caller.last_seen),
         "items": list(caller.items),
         "client": {name: caller.client.get(name) for name in ("name", "version", "where")},
+        "credentials": caller.credentials,
         "advice": advice_for(caller),
     }
 
@@ -91,18 +100,23 @@ def render_table(merge: Merge) -> str:
     rows = list(islice(merge.callers(needing_change=True), _MOST_ROWS + 1))
     if not rows:
         return "No caller was seen in normal mode.\n"
-    table: list[tuple[str, ...]] = [
-        ("caller", "user", "hosts", "last seen", "calls", "items", "what to change")
-    ]
-    table += [_row(caller) for caller in rows[:_MOST_ROWS]]
-    widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
-    widths[-1] = len(table[0][-1])  # the last column may be as long as it is
-    table.insert(1, tuple("-" * width for width in widths))
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in table]
+    readers = [_row(caller) for caller in rows[:_MOST_ROWS] if caller.credentials is not False]
+    probes = [_row(caller) for caller in rows[:_MOST_ROWS] if caller.credentials is False]
+    table = [_HEADINGS, *readers, *probes]
+    widths = [max(len(line[column]) for line in table) for column in range(len(_HEADINGS))]
+    widths[-1] = len(_HEADINGS[-1])  # the last column may be as long as it is
+    lines = [_line(_HEADINGS, widths), _line(["-" * width for width in widths], widths)]
+    lines += [_line(row, widths) for row in readers]
+    if probes:
+        lines += ["", "These read no credentials:", *(_line(row, widths) for row in probes)]
     if len(rows) > _MOST_ROWS:
         lines.append("… and more: --json and --csv have them all")
     lines += ["", "By fix:", *(f"  {line}" for line in _fixes(merge.fixes()))]
     return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    return "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
 
 
 def iso(seconds: float | None) -> str | None:

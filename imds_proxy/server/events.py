@@ -12,8 +12,8 @@ from typing import Any
 from cachetools import LRUCache
 
 from imds_proxy.callers.redact import safe_command_line
-from imds_proxy.errors import FORM_REFUSALS, REFUSALS, Refusal
-from imds_proxy.ledger.entries import Alike, Described
+from imds_proxy.errors import FORM_REFUSALS, REFUSALS, TOKEN_PATH, Refusal
+from imds_proxy.ledger.entries import Alike, Described, StableCaller
 from imds_proxy.ledger.tally import CallerSummary, CallerTally, Cell, Deviation, Kind, Tally, summary_of
 from imds_proxy.policy.bucket import TokenBucket
 from imds_proxy.policy.caller import Caller, Identity, Process
@@ -25,6 +25,7 @@ _TO_CHANGE = (Session.LEGACY, Session.FALLBACK)
 _OWN_FAILURE = 500  # statuses from here on
 _MAX_AGENT = 160  # characters of User-Agent that are kept
 _MAX_ITEMS = 64  # paths in one line
+_TOKEN_PATH = "/latest/api/token"  # noqa: S105  (a path)
 _SENTENCES: Mapping[Session, str] = {
     Session.LEGACY: "a caller speaks normal mode and needs a change",
     Session.FALLBACK: "a caller that speaks hardened mode fell back to normal mode; it needs no code change",
@@ -168,6 +169,8 @@ class RequestEvents:
         """Counts and logs the refusal of what could not be read as a request."""
         self.refusals[refusal.slug] += 1
         self.refuse("refused", refusal, Outcome(caller, Session.LEGACY, "", "", refusal, None, detail))
+        if refusal is TOKEN_PATH and self._clients is not None:  # one SDK GETs its token, and fails
+            self._clients.saw(caller, StableCaller.of(caller), Session.LEGACY, "", _TOKEN_PATH, "")
 
     def take(self) -> list[tuple[Alike, int]]:
         """What was counted since the last call, for the ledger."""

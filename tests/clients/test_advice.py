@@ -187,6 +187,21 @@ def test_of_two_that_send_the_same_both_are_named_and_neither_is_the_client() ->
     assert "aliyun-log-go-sdk v0.1.1" in str(one.advice) and "credentials-go v1.3.9" in str(one.advice)
 
 
+def test_parts_of_one_module_that_send_the_same_are_that_module() -> None:
+    sdk = Found("go", "github.com/aliyun/alibaba-cloud-sdk-go", "v1.63.107", "/srv/app")
+    one = verdict(GO, sdk, environ="ALIBABA_CLOUD_ECS_METADATA=role")
+    assert one.client is not None and (one.client.name, one.client.version) == (sdk.name, sdk.version)
+    assert "NewClientWithEcsRamRole" in str(one.advice) and "the default chain" in str(one.advice)
+    fallen = verdict(GO, sdk, session=Session.FALLBACK, cause="token:status-503")
+    assert fallen.client is not None and fallen.client.version == sdk.version
+    assert fallen.advice == "needs no code change; its token PUT failed because the service answered 503"
+
+
+def test_a_get_for_a_token_is_the_release_that_does_so() -> None:
+    sdk = Found("npm", "@alicloud/credentials", "2.3.1", "/srv")
+    assert "upgrade to >= 2.4.0" in str(verdict(None, sdk, path="/latest/api/token").advice)
+
+
 def test_unknown_stays_unknown() -> None:
     one = verdict(None, executable="/srv/app", missing="the process ended before it could be looked at")
     assert one.client is None

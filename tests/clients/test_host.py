@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import sqlite3
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,51 +22,60 @@ def clients(cache: Path, sdks: Any, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture(scope="module")
-def said(
-    lab: Lab, clients: list[HostClient], tmp_path_factory: pytest.TempPathFactory
-) -> list[dict[str, Any]]:
-    """What the log says at the end of each caller's client, after every client ran twice."""
+def state(lab: Lab, clients: list[HostClient], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The state directory of a daemon that has seen every client run twice; its log is beside the ledger."""
     state = tmp_path_factory.mktemp("state")
     with lab.proxy(state=str(state)) as sessions:
         for _ in range(2):
             for client in clients:
                 done = lab.run(*client.words)
                 assert done.returncode == 0 or "no-such-role" in client.words, (client.label, done.stderr)
-    latest: dict[str, dict[str, Any]] = {}
-    for event in sessions.events:
-        if event["event"] == "client":
-            latest[f"{event.get('exe')} {event.get('script')}"] = event
-    assert not [event for event in sessions.events if event["event"] == "client-look-hangs"]
-    with sqlite3.connect(state / "ledger.db") as ledger:
-        kept = ledger.execute("SELECT count(*) FROM callers WHERE client IS NOT NULL").fetchone()
-    assert kept == (len(latest),)
-    return list(latest.values())
+    (state / "daemon.log").write_text("".join(f"{json.dumps(event)}\n" for event in sessions.events))
+    return state
+
+
+def report(*words: str) -> str:
+    command = [sys.executable, "-m", "imds_proxy", "report", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+
+
+@pytest.fixture(scope="module", params=["ledger.db", "daemon.log"])
+def callers(request: pytest.FixtureRequest, state: Path) -> list[dict[str, Any]]:
+    """What the report says of them, from the ledger and from the log."""
+    return list(json.loads(report("--json", str(state / request.param)))["callers"])
+
+
+def key_of(client: dict[str, Any]) -> tuple[str | None, ...]:
+    return client["name"], client["version"], client["where"]
 
 
 def test_each_client_is_named_with_its_version_and_place(
-    said: list[dict[str, Any]], clients: list[HostClient]
+    callers: list[dict[str, Any]], clients: list[HostClient]
 ) -> None:
-    found = {(one["client"]["name"], one["client"]["version"], one["client"]["where"]) for one in said}
-    assert found == {(one.name, one.version, one.where) for one in clients}
+    found = [key_of(caller["client"]) for caller in callers]
+    assert sorted(found, key=str) == sorted(((one.name, one.version, one.where) for one in clients), key=str)
 
 
 def test_each_gets_a_fix_that_a_developer_can_act_on(
-    said: list[dict[str, Any]], clients: list[HostClient]
+    callers: list[dict[str, Any]], clients: list[HostClient]
 ) -> None:
+    advice = {key_of(caller["client"]): caller["advice"] for caller in callers}
     for client in clients:
-        names = (client.name, client.version, client.where)
-        (one,) = (
-            each
-            for each in said
-            if (each["client"]["name"], each["client"]["version"], each["client"]["where"]) == names
-        )
+        said = advice[client.name, client.version, client.where]
         for part in client.advice:
-            assert part in one["advice"], client.label
+            assert part in said, client.label
         for part in client.never:
-            assert part not in one["advice"], client.label
+            assert part not in said, client.label
 
 
-def test_probes_are_told_apart_from_what_reads_credentials(said: list[dict[str, Any]]) -> None:
-    reads = {one["client"]["name"]: one["credentials"] for one in said}
+def test_probes_are_told_apart_from_what_reads_credentials(callers: list[dict[str, Any]]) -> None:
+    reads = {caller["client"]["name"]: caller["credentials"] for caller in callers}
     assert reads["curl"] is False
     assert reads["aliyun-python-sdk-core"] is True
+
+
+def test_the_table_groups_them_by_fix(state: Path) -> None:
+    table = report(str(state / "ledger.db"))
+    assert "upgrade cloud-init to >= 23.2.2" in table
+    assert "fetch a token in scripts that call curl" in table
+    assert "These read no credentials:" in table

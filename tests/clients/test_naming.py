@@ -116,7 +116,19 @@ class TestOneModuleWithSeveralCodePaths:
         assert self.part("v1.63.84", ROLES, ROLE) == ["go-sdk-instance-metadata"]
 
     def test_a_newer_provider_that_fell_back_has_asked_for_a_token(self) -> None:
-        assert self.part("v1.63.107", ROLES, ROLE, session=Session.FALLBACK) == ["go-sdk-instance-metadata"]
+        found = (go("aliyun/alibaba-cloud-sdk-go", "v1.63.107"),)
+        done = naming((GO, ROLE), found=found, session=Session.FALLBACK)
+        ((_, senders),) = done.choices
+        parts = {one.tool.id for one in senders if one.tool}
+        assert parts == {"go-sdk-credentials-provider", "go-sdk-instance-metadata"}
+        assert self.part("v1.63.60", ROLE, session=Session.FALLBACK) == ["go-sdk-credentials-provider"]
+
+    def test_the_default_chain_calls_where_a_variable_names_the_role(self) -> None:
+        found = (go("aliyun/alibaba-cloud-sdk-go", "v1.63.107"),)
+        usage = Usage((Call(GO, ROLE, Session.LEGACY),))
+        told = Evidence(found, (Setting("ALIBABA_CLOUD_ECS_METADATA", "set"),))
+        ((_, senders),) = name_clients(catalogue(), usage, told).choices
+        assert {one.tool.id for one in senders if one.tool} == {"go-sdk-signer", "go-sdk-provider-instance"}
 
     def test_a_newer_one_that_lists_without_a_token_is_none_of_them(self) -> None:
         assert self.part("v1.63.107", ROLES, ROLE) == []
@@ -126,7 +138,7 @@ def test_where_two_send_the_same_neither_is_named() -> None:
     found = (go("aliyun/aliyun-log-go-sdk", "v0.1.1"), go("aliyun/credentials-go", "v1.3.9"))
     done = naming((GO, ROLE), found=found)
     assert done.sent == ()
-    assert {one.name for one in done.choices} == {
+    assert {one.name for _, senders in done.choices for one in senders} == {
         "github.com/aliyun/aliyun-log-go-sdk",
         "github.com/aliyun/credentials-go",
     }

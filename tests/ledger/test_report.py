@@ -21,7 +21,7 @@ from imds_proxy.ledger.report import as_json, iso, render_table, shown, write_cs
 
 CALLER_KEYS = [
     *("exe", "script", "user", "unit", "container", "pod", "hosts", "sessions", "refused"),
-    *("first_seen", "last_seen", "items", "client", "advice"),
+    *("first_seen", "last_seen", "items", "client", "credentials", "advice"),
 ]
 
 
@@ -100,6 +100,27 @@ def test_the_table_names_callers_and_groups_by_fix(merge: Merge) -> None:
     assert "needs no code change" in lines[3]
     assert "/opt/new" not in table
     assert "  1 host (1 caller): token [web-1]" in table
+
+
+def test_callers_without_credentials_stand_apart() -> None:
+    probe = LoggedCaller(replace(CURL, exe="/usr/bin/agent"), {"legacy": 5}, credentials=False)
+    with Merge() as merge:
+        merge.add_log([probe, LoggedCaller(CURL, {"legacy": 1}, credentials=True)], [])
+        lines = render_table(merge).splitlines()
+    apart = lines.index("These read no credentials:")
+    assert any("/usr/bin/curl" in line for line in lines[2:apart])
+    assert "/usr/bin/agent" in lines[apart + 1]
+
+
+@pytest.mark.parametrize(
+    ("cause", "said"), [("token:deadline", "token PUT"), ("hardened:status-404", "GET with a token")]
+)
+def test_a_fallback_says_which_of_its_calls_failed(cause: str, said: str) -> None:
+    with Merge() as merge:
+        merge.add_log([LoggedCaller(CURL, {"fallback": 1}, cause=cause)], [])
+        (caller,) = as_json(merge)["callers"]
+    code = cause.partition(":")[2]
+    assert caller["advice"] == f"needs no code change: its {said} failed because of {code}"
 
 
 def test_hardened_callers_need_no_change() -> None:
