@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 import threading
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -18,6 +19,9 @@ from imds_proxy.bpf.kernel import Bpf, Kind, MapReader, Place, allow_locked_memo
 from imds_proxy.bpf.noting import KEY, NOTE, allow, file_the_note, note_shapes, note_the_process
 from imds_proxy.callers.sockdiag import Endpoint
 
+_TIME = 24  # offset of a note's time
+_PORT = struct.Struct("!H")
+_MAPPED = bytes(10) + b"\xff\xff"
 _INITIAL = {"pid": 0xEFFFFFFC, "user": 0xEFFFFFFD}  # linux/proc_ns.h
 
 
@@ -63,15 +67,23 @@ class ConnectNotes:
 
     def of(self, client: Endpoint, destination: Endpoint) -> ConnectNote | None:
         """The note on the connection that the client made from `client` to `destination`."""
-        key = KEY.pack(
-            self._netns, client.port, socket.htonl(destination.port), _long(client), _long(destination)
-        )
-        with self._lock:
-            value = self._reader.get(key) if self._open else None
+        value = self._value(client.port, _long(client), destination.port, _long(destination))
         if value is None:
             return None
         thread, pid, uid, gid, cgroup_id, nanoseconds, _, comm = NOTE.unpack(value)
         return ConnectNote(thread, pid, uid, gid, cgroup_id, comm.rstrip(b"\0"), nanoseconds / 1e9)
+
+    def who(self, client: bytes, to: bytes) -> bytes | None:
+        """All that a note says but its time, for comparison with another: who connected from `client` to `to`
+        (both sockaddr_in, as the kernel has them)."""
+        port, to_port = _PORT.unpack_from(client, 2)[0], _PORT.unpack_from(to, 2)[0]
+        value = self._value(port, _MAPPED + client[4:8], to_port, _MAPPED + to[4:8])
+        return None if value is None else value[:_TIME] + value[_TIME + 8 :]
+
+    def _value(self, port: int, address: bytes, to_port: int, to: bytes) -> bytes | None:
+        key = KEY.pack(self._netns, port, socket.htonl(to_port), address, to)
+        with self._lock:
+            return self._reader.get(key) if self._open else None
 
 
 def note_connects(
@@ -117,7 +129,7 @@ def note_connects(
 
 
 def _long(end: Endpoint) -> bytes:
-    return end.address if len(end.address) == 16 else bytes(10) + b"\xff\xff" + end.address
+    return end.address if len(end.address) == 16 else _MAPPED + end.address
 
 
 def _require_initial_namespaces() -> None:

@@ -6,15 +6,19 @@ Each is kept in sight by an open view, so that its pid cannot become another pro
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 
 from imds_proxy.callers.procfs import ProcessView
 from imds_proxy.callers.profile import ProcessFacts, digest_of
 from imds_proxy.callers.sockdiag import SocketOwner
 from imds_proxy.policy.caller import Caller
 
+# Uid and cgroup of a caller are of this very connection. What is believed for this time is that its process
+# runs the program that it ran when it was looked at; and the executable only narrows who a caller is.
+TRUST = 0.02  # seconds
 _MAX_KEYS = 64
 _MAX_PER_KEY = 8
 _MAX_DESCRIPTORS = 24
@@ -22,18 +26,46 @@ _MAX_DESCRIPTORS = 24
 OwnerKey = tuple[int, int | None]
 
 
-@dataclass(frozen=True, slots=True)
-class SeenProcess:
-    """A process as it was when it was last a caller, and the descriptors under which it held its sockets,
-    the latest first: a program that connects again is often given one of them.
+class Habits:
+    """Under which descriptors a process held its sockets, and when it was last found to be what it was
+    (`checked_at`, seconds, monotonic).
 
-    `view` stays open, made ready to be read again.
+    A program that connects again is given a descriptor that it closed: one after another the same, many at
+    once in the same order as before.
     """
 
+    __slots__ = ("_followed_by", "_last", "checked_at")
+
+    def __init__(self, first: int) -> None:
+        self.checked_at = float("-inf")
+        self._last = first
+        self._followed_by: dict[int, int] = {first: first}
+
+    def likely(self) -> Iterator[int]:
+        """The descriptors under which it may hold the next one, the likeliest first."""
+        first, second = self._followed_by.get(self._last, self._last), self._last
+        yield first
+        if second != first:
+            yield second
+        yield from [one for one in self._followed_by if one != first and one != second]
+
+    def held(self, descriptor: int) -> None:
+        """It did hold one under this."""
+        self._followed_by[self._last] = self._last = descriptor
+        # The one used longest ago is tried first of the others, and forgotten first.
+        self._followed_by[descriptor] = self._followed_by.pop(descriptor, descriptor)
+        if len(self._followed_by) > _MAX_DESCRIPTORS:
+            del self._followed_by[next(iter(self._followed_by))]
+
+
+@dataclass(frozen=True, slots=True)
+class SeenProcess:
+    """A process as it was when it was last a caller. `view` stays open, made ready to be read again."""
+
     view: ProcessView
-    descriptors: tuple[int, ...]
     facts: ProcessFacts
     caller: Caller
+    habits: Habits = field(compare=False)
 
     @property
     def pid(self) -> int:
@@ -41,29 +73,28 @@ class SeenProcess:
         return self.view.pid
 
     def is_the_same(self) -> bool:
-        """Whether it runs the same program in the same place: no exec, no move to another cgroup."""
+        """Whether it runs the same program in the same place: no exec, no move to another cgroup. Looked at
+        again after `TRUST`."""
+        clock = time.monotonic()
+        if clock - self.habits.checked_at < TRUST:
+            return True
         now, then = self.view.reread(), self.facts
-        return (
+        same = (
             now is not None
             and then.executable is not None
             and now[:2] == (then.executable.device, then.executable.inode)
             and now[3] == then.cgroup
             and digest_of(now[2]) == then.cmdline_digest
         )
+        self.habits.checked_at = clock if same else float("-inf")
+        return same
 
     def holding(self, inode: int) -> int | None:
         """The descriptor that is this socket, if it is one of those known."""
-        return next((one for one in self._likely() if self.view.holds(one, inode)), None)
-
-    def with_descriptor(self, descriptor: int) -> SeenProcess:
-        """The same, last seen with this descriptor."""
-        others = tuple(one for one in self.descriptors if one != descriptor)
-        return replace(self, descriptors=(descriptor, *others)[:_MAX_DESCRIPTORS])
-
-    def _likely(self) -> Iterator[int]:
-        # One after another: the last one again. Many at once: the one that was given longest ago.
-        yield self.descriptors[0]
-        yield from reversed(self.descriptors[1:])
+        held = next((one for one in self.habits.likely() if self.view.holds(one, inode)), None)
+        if held is not None:
+            self.habits.held(held)
+        return held
 
 
 def key_of(owner: SocketOwner) -> OwnerKey:

@@ -21,6 +21,7 @@ from imds_proxy.callers.cgroupfs import CgroupTree
 from imds_proxy.callers.cgroups import path_membership
 from imds_proxy.callers.connects import ConnectNote, ConnectNotes
 from imds_proxy.callers.conntrack import Conntrack
+from imds_proxy.callers.familiar import FamiliarByNote, FamiliarBySocket
 from imds_proxy.callers.holders import holders_of, process_caller
 from imds_proxy.callers.hostfiles import HostFiles
 from imds_proxy.callers.procfs import ProcessView, last_pid, newest_first, pids_newest_first
@@ -31,7 +32,7 @@ from imds_proxy.callers.profile import (
     identity_of,
     made_the_socket,
 )
-from imds_proxy.callers.recent import RecentProcesses, SeenProcess, key_of
+from imds_proxy.callers.recent import Habits, RecentProcesses, SeenProcess, key_of
 from imds_proxy.callers.redact import safe_text
 from imds_proxy.callers.redirect import endpoint_of, local_endpoint, original_destination
 from imds_proxy.callers.sockdiag import Endpoint, SockDiag, SocketOwner
@@ -86,10 +87,17 @@ class Resolver:
         self._tree = tree if tree is not None else CgroupTree.find()
         self._around = Surroundings.of_host(UserNames(), HostFiles(), proc_root)
         self._recent = RecentProcesses()
+        self.familiar: FamiliarByNote | FamiliarBySocket | None = None
+        if notes is not None:
+            self.familiar = FamiliarByNote(notes)
+        elif self._diag is not None:
+            self.familiar = FamiliarBySocket(self._diag, lambda: self._recent)
 
     def watch(self, executables: frozenset[str], hashed: bool) -> None:
         """Tells which paths rules name and whether one asks for a SHA-256; profiles are made anew."""
         self._around = replace(self._around, files=HostFiles(executables, hashed))
+        if self.familiar is not None:
+            self.familiar.forget()
         self._recent = RecentProcesses()
 
     def close(self) -> None:
@@ -137,13 +145,14 @@ class Resolver:
         # None that started after its "own" connection.
         seen = tuple(one for one in seen if one.facts.stat.start_ticks <= ticket.accepted_ticks)
         for process in seen:  # first where each had its last sockets
-            if (descriptor := process.holding(owner.inode)) is not None:
-                return self._again(process, descriptor, owner)
+            if process.holding(owner.inode) is not None:
+                return self._again(process, owner)
         for process in seen:
             with suppress(OSError):
                 descriptor, _ = process.view.find_socket(owner.inode, _QUICK_DESCRIPTORS // len(seen))
                 if descriptor is not None:
-                    return self._again(process, descriptor, owner)
+                    process.habits.held(descriptor)
+                    return self._again(process, owner)
         return None
 
     def capture(self, ticket: Ticket) -> Captured | None:
@@ -280,13 +289,13 @@ class Resolver:
             origin += f"/{owner.cgroup_id}"
         return Caller(Identity(owner.uid, origin=origin), why_unresolved=why)
 
-    def _again(self, process: SeenProcess, descriptor: int, owner: SocketOwner) -> Caller | None:
+    def _again(self, process: SeenProcess, owner: SocketOwner) -> Caller | None:
         """The caller of before, if the process that holds the socket is what it was."""
         if not process.is_the_same():
             self._recent.forget(key_of(owner), process)
             return None
-        if process.descriptors[0] != descriptor or self._recent.of(key_of(owner))[0] is not process:
-            self._recent.remember(key_of(owner), process.with_descriptor(descriptor))
+        if self._recent.of(key_of(owner))[0] is not process:
+            self._recent.remember(key_of(owner), process)
         return process.caller
 
     def _capture(self, pid: int, ticket: Ticket, owner: SocketOwner, limit: int) -> Captured | None:
@@ -324,7 +333,7 @@ class Resolver:
         with suppress(OSError):
             if known:
                 view.keep()
-                seen = SeenProcess(view, (captured.descriptor,), captured.facts, caller)
+                seen = SeenProcess(view, captured.facts, caller, Habits(captured.descriptor))
                 self._recent.remember(key, seen)
         return caller
 

@@ -19,6 +19,7 @@ _NLM_F_REQUEST = 1
 _NLMSG_ERROR = 2
 _TCP_ESTABLISHED = 1
 _TCP_CLOSE_WAIT = 8
+_ALIVE = (_TCP_ESTABLISHED, _TCP_CLOSE_WAIT)
 _INET_DIAG_CGROUP_ID = 21
 _ALL_STATES = 0xFFFFFFFF
 _NO_COOKIE = 0xFFFFFFFF
@@ -30,6 +31,11 @@ _INTERFACE_COOKIE = struct.Struct("=III")
 _ATTRIBUTE = struct.Struct("=HH")  # length, type
 _CGROUP_ID = struct.Struct("=Q")
 _TAIL = struct.Struct("=IIIII")  # expires, rqueue, wqueue, uid, inode
+
+_QUESTION_V4 = struct.Struct("=IHHIIBBBxI2s2s16s16sIII")
+_HEAD_V4 = (_QUESTION_V4.size, _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST)
+_BODY_V4 = (socket.AF_INET, socket.IPPROTO_TCP, 0, _ALL_STATES)
+_OWNER = struct.Struct("=II")  # uid, inode
 
 _MESSAGE = _HEADER.size  # inet_diag_msg follows the netlink header
 _MESSAGE_ID = _MESSAGE + 4  # family, state, timer, retrans: one byte each
@@ -123,7 +129,7 @@ class SockDiag:
         answers with uid 0), when it has no inode (its process is gone), or when the kernel did not answer.
         """
         answer = self._answer(local, remote)
-        if answer is None or answer[_MESSAGE + 1] not in (_TCP_ESTABLISHED, _TCP_CLOSE_WAIT):
+        if answer is None or answer[_MESSAGE + 1] not in _ALIVE:
             return None
         return _read_owner(answer, local, remote)
 
@@ -131,6 +137,26 @@ class SockDiag:
         """The same in whatever state, half-closed too; None when no process holds the socket any more."""
         answer = self._answer(local, remote)
         return _read_owner(answer, local, remote) if answer is not None else None
+
+    def owner_of(self, local: bytes, remote: bytes) -> SocketOwner | None:
+        """As `owner`, with ends as the kernel has them (sockaddr_in): a common answer is only compared."""
+        ends = (local[2:4], remote[2:4], local[4:8], remote[4:8])
+        with self._lock:
+            self._sequence = (self._sequence + 1) & 0xFFFFFFFF
+            words = (*_HEAD_V4, self._sequence, 0, *_BODY_V4, *ends, 0, _NO_COOKIE, _NO_COOKIE)
+            question = _QUESTION_V4.pack(*words)
+            try:
+                self._socket.send(question)
+                answer = self._socket.recv(512)
+            except OSError:
+                return None
+        # Its header, and the ends that it speaks of; a socket of the other family, a late answer: not here.
+        if answer[4:6] != question[4:6] or answer[8:12] != question[8:12] or answer[20:56] != question[24:60]:
+            return None
+        if answer[_MESSAGE] != socket.AF_INET or answer[_MESSAGE + 1] not in _ALIVE:
+            return None
+        uid, inode = _OWNER.unpack_from(answer, _MESSAGE_END - _OWNER.size)
+        return SocketOwner(uid, inode, _cgroup_id(answer)) if inode else None
 
     def _answer(self, local: Endpoint, remote: Endpoint) -> bytes | None:
         if len(local.address) != len(remote.address):

@@ -48,10 +48,21 @@ class BoundedAttribution:
         self.unresolved = 0
         self.epoch = 0  # callers that were named in an earlier one are to be named again
 
-    def begin(self, accepted: socket.socket, peer: object) -> Caller | Coroutine[Any, Any, Caller]:
-        """The caller of a connection just accepted; `peer` is the loop's peername, which may be absent."""
+    def familiar(self, accepted: int, peer: bytes, local: bytes | None) -> Caller | bytes | None:
+        """The caller of a connection just accepted, if it was looked at a moment ago; else what `begin` is to
+        be given (see `callers.familiar`)."""
+        familiar = self._resolver.familiar
+        return None if familiar is None else familiar.of(accepted, peer, local)
+
+    def begin(
+        self, accepted: socket.socket, peer: object, known: bytes | None = None
+    ) -> Caller | Coroutine[Any, Any, Caller]:
+        """The caller of a connection just accepted; `peer` is its name, which may be absent; `known` as said
+        by `familiar`."""
         ticket = self._resolver.look_up(accepted, peer if isinstance(peer, tuple) else None)
         caller = self._resolver.resolve(ticket)
+        if known is not None and caller is not None and ticket.note is not None and self._resolver.familiar:
+            self._resolver.familiar.trust(known, caller)
         if caller is None:
             if self._waiting < _MAX_WAITING:
                 return self._scan(ticket, self._resolver.capture(ticket))

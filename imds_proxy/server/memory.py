@@ -18,7 +18,7 @@ from imds_proxy.server.plans import Failure, Plan
 
 _OVERHEAD = 1024  # bytes of a request and a plan besides the head, about
 _KIND = 2048  # bytes of a kind of caller, about
-_HEADS, _IDENTITIES, _CLIENTS = 256, 1024, 4096
+_HEADS, _IDENTITIES, _CLIENTS, _MET = 256, 1024, 4096, 1024
 _SIZE = 32 << 20  # bytes
 _SHARE = 8  # one identity has at most an eighth
 
@@ -75,6 +75,7 @@ class Memory:
         """`size` in bytes, about."""
         self._size, self._cost = size, 0
         self._identities: LRUCache[Identity, _Owned] = LRUCache(_IDENTITIES)
+        self._met: dict[int, tuple[Caller, frozenset[bytes], int, tuple[Remembered, Failure]]] = {}
         self._failures: LRUCache[Hashable, Failure] = LRUCache(_CLIENTS)
 
     def of(self, caller: Caller, hosts: frozenset[bytes], epoch: int) -> Remembered:
@@ -96,6 +97,17 @@ class Memory:
         found: Failure | None = self._failures.get(client)
         if found is None:
             found = self._failures[client] = Failure()
+        return found
+
+    def met(self, caller: Caller, hosts: frozenset[bytes], epoch: int) -> tuple[Remembered, Failure]:
+        """What `of` and `failure_of` say: at one look for a caller (the same object) that was met before."""
+        met = self._met.get(id(caller))
+        if met is not None and met[0] is caller and met[1] is hosts and met[2] == epoch:
+            return met[3]
+        if len(self._met) >= _MET:
+            self._met.clear()
+        found = self.of(caller, hosts, epoch), self.failure_of(caller)
+        self._met[id(caller)] = caller, hosts, epoch, found
         return found
 
     def renewed(self) -> Memory:

@@ -6,7 +6,7 @@ from typing import Any
 
 from imds_proxy.callers.procfs import ProcessView, Stat
 from imds_proxy.callers.profile import ProcessFacts, read_facts
-from imds_proxy.callers.recent import RecentProcesses, SeenProcess, key_of
+from imds_proxy.callers.recent import Habits, RecentProcesses, SeenProcess, key_of
 from imds_proxy.callers.sockdiag import SocketOwner
 from imds_proxy.policy.caller import Caller, Identity
 
@@ -28,18 +28,20 @@ class Numbered(ProcessView):
 
 
 def _seen(pid: int, descriptor: int = 3) -> SeenProcess:
-    return SeenProcess(Numbered(pid), (descriptor,), FACTS, Caller(Identity(0)))
+    return SeenProcess(Numbered(pid), FACTS, Caller(Identity(0)), Habits(descriptor))
 
 
 def test_descriptors_are_tried_in_the_order_in_which_they_come_again() -> None:
-    process = _seen(1)
-    for descriptor in (4, 5, 6, 4):
-        process = process.with_descriptor(descriptor)
-    assert process.descriptors == (4, 6, 5, 3)
-    assert list(process._likely()) == [4, 3, 5, 6]
+    habits = Habits(3)
+    assert list(habits.likely()) == [3]
+    for descriptor in (4, 5, 6, 3, 4):
+        habits.held(descriptor)
+    assert list(habits.likely()) == [5, 4, 6, 3]  # after 4 came 5
+    habits.held(4)
+    assert next(habits.likely()) == 4  # one after another
     for descriptor in range(100):
-        process = process.with_descriptor(descriptor)
-    assert len(process.descriptors) == 24
+        habits.held(descriptor)
+    assert len(list(habits.likely())) == 24
 
 
 def test_a_process_is_the_same_until_it_runs_another_program_or_ends(client: Any) -> None:
@@ -48,7 +50,7 @@ def test_a_process_is_the_same_until_it_runs_another_program_or_ends(client: Any
     view.keep()
     found = read_facts(view)
     assert found is not None
-    process = SeenProcess(view, (3,), found[0], Caller(Identity(0)))
+    process = SeenProcess(view, found[0], Caller(Identity(0)), Habits(3))
     assert process.is_the_same()
     client.tell("os.execv(sys.executable, [sys.executable, '-c', 'import signal; signal.pause()'])")
     end = time.monotonic() + 5

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import os
 import socket
+import struct
 from collections.abc import Awaitable, Callable, Coroutine
+from types import SimpleNamespace
 from typing import Any, TypeAlias
+
+import pytest
 
 from imds_proxy.config import parse_address
 from imds_proxy.policy.caller import Caller, Identity, Process
 from imds_proxy.protocol.session import Session
 from imds_proxy.server.arrivals import Arrivals
 from imds_proxy.server.build import Daemon
-from imds_proxy.server.listener import Listener, bind
+from imds_proxy.server.listener import Accepted, Listener, bind
 from recorded import recorded_service
 from served import GET, PUT, KnownCaller, answer, echoing, served
 
@@ -30,7 +35,9 @@ class Named(KnownCaller):
         self.callers, self.slowly = callers or (ONE,), slowly
         self.named: list[int] = []
 
-    def begin(self, accepted: socket.socket, peer: object) -> Caller | Coroutine[Any, Any, Caller]:
+    def begin(
+        self, accepted: socket.socket, peer: object, known: bytes | None = None
+    ) -> Caller | Coroutine[Any, Any, Caller]:
         self.named.append(accepted.fileno())
         caller = self.callers[(len(self.named) - 1) % len(self.callers)]
 
@@ -56,6 +63,13 @@ def arriving(talk: Talk, attribution: KnownCaller | None = None, **limits: Any) 
                 listener.close()
 
     return asyncio.run(main())
+
+
+def just_accepted(listening: socket.socket) -> Accepted:
+    connection, (host, port) = listening.accept()
+    connection.setblocking(False)
+    peer = struct.pack("=H", socket.AF_INET) + struct.pack("!H4s8x", port, socket.inet_aton(host))
+    return Accepted(connection.detach(), peer, None)
 
 
 async def asked(port: int, request: bytes, linger: bool = False) -> bytes:
@@ -89,10 +103,11 @@ def test_a_known_request_needs_no_connection_object() -> None:
         shared = dataclasses.replace(daemon.shared, attribution=Named(), hosts=lambda _: hosts)
         listening = socket.create_server(("127.0.0.1", 0))
         with listening, socket.create_connection(listening.getsockname()) as caller:
-            accepted = listening.accept()
+            accepted = just_accepted(listening)
             caller.sendall(LAST)
             Arrivals(lambda: shared).welcome([accepted])
-            assert accepted[0].fileno() < 0
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                os.fstat(accepted.number)
             return caller.recv(65536)
 
     assert arriving(talk).endswith(b"/latest/meta-data/mac")
@@ -124,23 +139,21 @@ def test_whatever_is_not_one_small_known_request_goes_the_ordinary_way() -> None
     assert pieces.endswith(b"/latest/meta-data/mac")
 
 
-def test_all_of_a_batch_are_named_before_one_is_read() -> None:
+def test_all_of_a_batch_are_named_before_one_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     attribution = Named()
 
     async def talk(port: int, daemon: Daemon) -> tuple[list[int], list[bytes]]:
         named_when_read: list[int] = []
 
-        class Watched(socket.socket):
-            def recv(self, *words: int) -> bytes:
-                named_when_read.append(len(attribution.named))
-                return super().recv(*words)
+        def read(number: int, size: int) -> bytes:
+            named_when_read.append(len(attribution.named))
+            return os.read(number, size)
 
+        monkeypatch.setattr("imds_proxy.server.arrivals.os", SimpleNamespace(read=read, write=os.write))
         listening = socket.create_server(("127.0.0.1", 0))
         callers = [socket.create_connection(listening.getsockname()) for _ in range(3)]
-        batch = []
+        batch = [just_accepted(listening) for _ in callers]
         for caller in callers:
-            accepted, peer = listening.accept()
-            batch.append((Watched(accepted.family, accepted.type, 0, accepted.detach()), peer))
             caller.sendall(LAST.replace(b"100.100.100.200", b"127.0.0.1:%d" % listening.getsockname()[1]))
         shared = dataclasses.replace(daemon.shared, attribution=attribution)
         Arrivals(lambda: shared).welcome(batch)

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
+import os
+import resource
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,14 +27,21 @@ class Guests:
 
     def welcome(self, batch: Sequence[Accepted]) -> None:
         self.batches.append(len(batch))
-        for connection, peer in batch:
-            self.peers.append(peer)
-            connection.close()
+        for accepted in batch:
+            self.peers.append(accepted.peername)
+            accepted.close()
 
 
-async def until(condition: object) -> None:
-    for _ in range(200):
-        if condition():  # type: ignore[operator]
+def talking(name: Any) -> socket.socket:
+    """A caller that has said something: a silent one is kept back by the kernel for a while."""
+    caller = socket.create_connection(name)
+    caller.sendall(b"x")
+    return caller
+
+
+async def until(condition: Callable[[], object], seconds: float = 2) -> None:
+    for _ in range(int(seconds * 100)):
+        if condition():
             return
         await asyncio.sleep(0.01)
     raise AssertionError("it did not come to that")
@@ -38,7 +50,7 @@ async def until(condition: object) -> None:
 def test_all_that_wait_come_in_batches_in_their_order() -> None:
     async def main() -> tuple[list[int], bool]:
         listening = bind(parse_address("127.0.0.1:0"), 1)
-        callers = [socket.create_connection(listening.getsockname()) for _ in range(100)]
+        callers = [talking(listening.getsockname()) for _ in range(100)]
         names = [caller.getsockname() for caller in callers]
         guests = Guests()
         listener = Listener(listening, guests.welcome)
@@ -56,7 +68,7 @@ def test_close_takes_what_has_come_and_no_more() -> None:
         listening = bind(parse_address("127.0.0.1:0"), 1)
         guests, name = Guests(), listening.getsockname()
         listener = Listener(listening, guests.welcome)
-        callers = [socket.create_connection(name) for _ in range(130)]
+        callers = [talking(name) for _ in range(130)]
         listener.close()
         listener.close()
         with pytest.raises(ConnectionRefusedError):
@@ -74,16 +86,18 @@ def test_what_is_accepted_has_the_hop_limit(host: str) -> None:
         found: list[int] = []
 
         def welcome(batch: Sequence[Accepted]) -> None:
-            for one, _ in batch:
+            for one in batch:
                 option = (socket.IPPROTO_IP, socket.IP_TTL)
-                if one.family == socket.AF_INET6:
+                if one.socket.family == socket.AF_INET6:
                     option = (socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS)
-                found.append(one.getsockopt(*option))
+                found.append(one.socket.getsockopt(*option))
+                assert one.own_name == one.socket.getsockname()
+                assert one.peername == one.socket.getpeername()
                 one.close()
 
         listening = bind(parse_address(f"{host}:0"), 3)
         listener = Listener(listening, welcome)
-        caller = socket.create_connection(listening.getsockname()[:2])
+        caller = talking(listening.getsockname()[:2])
         await until(lambda: found)
         caller.close()
         listener.close()
@@ -103,27 +117,46 @@ def test_an_address_that_is_taken_is_an_error_that_says_so() -> None:
 
 
 def test_without_descriptors_it_waits_and_goes_on() -> None:
-    class Exhausted:
-        """A listening socket that cannot give a descriptor, twice."""
+    async def main() -> int:
+        listening = bind(parse_address("127.0.0.1:0"), 1)
+        guests = Guests()
+        listener = Listener(listening, guests.welcome)
+        with talking(listening.getsockname()), _descriptors_used_up():
+            await asyncio.sleep(0.05)
+            assert guests.peers == []
+        await until(lambda: guests.peers)
+        listener.close()
+        return len(guests.peers)
 
-        def __init__(self, listening: socket.socket) -> None:
-            self.listening, self.refusals = listening, 2
-            self.fileno, self.close = listening.fileno, listening.close
-            self.setblocking = listening.setblocking
+    assert asyncio.run(main()) == 1
 
-        def accept(self) -> Accepted:
-            if self.refusals:
-                self.refusals -= 1
-                raise OSError(errno.EMFILE, "Too many open files")
-            return self.listening.accept()
+
+@contextlib.contextmanager
+def _descriptors_used_up() -> Iterator[None]:
+    fillers: list[int] = []
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = max(int(name.name) for name in Path("/proc/self/fd").iterdir())
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 1, hard))
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                fillers.append(os.open("/dev/null", os.O_RDONLY))
+        yield
+    finally:
+        for number in fillers:
+            os.close(number)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_silent_connection_is_accepted_too() -> None:
+    """The kernel keeps it back for some seconds only."""
 
     async def main() -> int:
         listening = bind(parse_address("127.0.0.1:0"), 1)
         guests = Guests()
-        listener = Listener(Exhausted(listening), guests.welcome)  # type: ignore[arg-type]  # a stand-in
-        caller = socket.create_connection(listening.getsockname())
-        await until(lambda: guests.peers)
-        caller.close()
+        listener = Listener(listening, guests.welcome)
+        with socket.create_connection(listening.getsockname()):
+            await until(lambda: guests.peers, seconds=10)
         listener.close()
         return len(guests.peers)
 
