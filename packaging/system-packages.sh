@@ -5,7 +5,7 @@
 set -euo pipefail
 
 declare -A package_of=(
-  [ip]=iproute2 [unshare]=util-linux [nft]=nftables [curl]=curl [wget]=wget
+  [ip]=iproute2 [unshare]=util-linux [nft]=nftables [iptables-nft]=iptables [curl]=curl [wget]=wget
   [nginx]=nginx-light [wrk]=wrk [node]=nodejs [npm]=npm [java]=default-jdk-headless [chromium]=chromium
   [go]=golang-go [eu-strip]=elfutils [debootstrap]=debootstrap [lintian]=lintian [rpm]=rpm [man]=man-db
   [buildah]=buildah [podman]=podman [runc]=runc

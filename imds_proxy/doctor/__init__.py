@@ -15,7 +15,7 @@ from typing import TextIO
 
 from imds_proxy.config import DEFAULT_PATH, Config, ConfigErrors, load, override
 from imds_proxy.config_values import Address, printable
-from imds_proxy.doctor import cloud, machine, network, sock_diag
+from imds_proxy.doctor import cloud, interception, machine, network, sock_diag
 from imds_proxy.doctor.exchange import ServiceError
 from imds_proxy.doctor.finding import Finding, as_json, as_text
 from imds_proxy.doctor.interview import interview
@@ -90,6 +90,11 @@ def _examine(config: Config, ask_upstream: bool) -> Iterator[Finding]:
     yield sock_diag.answers()
     yield network.nft()
     yield network.libnftables()
+    yield interception.trial()
+    yield interception.standing(config)
+    yield interception.addresses(config.intercept)
+    yield from interception.others(_SERVICES, proc)
+    yield from interception.coverage(config, proc, Path("/etc/hosts"))
     for address in config.listen:
         yield network.listen_address(address, proc)
     yield network.route(upstream, expected=ecs or ask_upstream)

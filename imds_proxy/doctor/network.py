@@ -142,6 +142,11 @@ def _covers(exceptions: str, service: str) -> bool:
     return False
 
 
+def tcp_sockets(proc: Path) -> list[Row]:
+    """All TCP sockets of this network namespace; none where they cannot be read."""
+    return _rows(proc) or []
+
+
 def _rows(proc: Path) -> list[Row] | None:
     """All TCP sockets of this network namespace; None where neither table can be read."""
     rows: list[Row] = []

@@ -7,13 +7,14 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 State = Literal["in-force", "lapsed", "refusing", "off", "unknown"]
-_SENTENCES: dict[str, str] = {
+SENTENCES: dict[str, str] = {
     "in-force": "in force: calls to the metadata service come to the proxy",
     "lapsed": "lapsed: calls go to the metadata service itself until the daemon renews it",
     "refusing": "refusing: nobody serves, and on_failure is closed: calls are refused",
     "off": "off: calls go to the metadata service itself",
     "unknown": "unknown: the kernel does not tell",
 }
+"""What each state means, in a sentence."""
 _SHOWN = 20  # connections in a text
 
 
@@ -53,7 +54,7 @@ def exit_code(report: Report) -> int:
 
 def as_text(report: Report) -> str:
     """Some lines for a person."""
-    lines = [_SENTENCES[report.state]]
+    lines = [SENTENCES[report.state]]
     if report.method is not None:
         held = {
             "owner-table": "removed by the kernel when the daemon dies",

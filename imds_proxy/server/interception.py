@@ -14,6 +14,7 @@ from pathlib import Path
 from imds_proxy.config import Address, Intercept
 from imds_proxy.intercept import passing
 from imds_proxy.intercept.addresses import drop_all, hold_all
+from imds_proxy.intercept.conflicts import standing_conflicts
 from imds_proxy.intercept.libnftables import LowDescriptor
 from imds_proxy.intercept.methods import Method, put_up
 from imds_proxy.intercept.preflight import check_mark, check_route, cloud_init_is_busy
@@ -163,6 +164,9 @@ class Interception:
 
     async def _up(self) -> None:
         check_route(self._services)
+        loop = asyncio.get_running_loop()
+        found = await loop.run_in_executor(None, standing_conflicts, self._services)  # of any length
+        self._notes += [str(conflict) for conflict in found]
         self._house.mark(check_mark(self._config.mark, self._config.exempt_uid))
         self._held = hold_all(self._config.address, self._address_seconds)
         if len(self._held) < len(self._config.address):

@@ -157,6 +157,23 @@ def test_without_ipv6_the_rest_is_redirected_and_it_is_told(trial: Trial) -> Non
     run(main())
 
 
+def test_a_firewall_of_the_service_is_told_since_the_redirect_goes_past_it(trial: Trial) -> None:
+    nft(
+        "add table ip x; add chain ip x out { type filter hook output priority 0; };"
+        "add rule ip x out ip daddr 100.100.100.200 meta skuid != 0 drop"
+    )
+
+    async def main() -> None:
+        interception = trial.make()
+        await interception.up()
+        (note,) = (await interception.report()).notes
+        assert note.startswith("table ip x, chain out refuses calls to the service")
+        await interception.down()
+
+    run(main())
+    assert trial.events()[0]["notes"][0].startswith("table ip x, chain out refuses")
+
+
 def test_what_is_flushed_is_put_back_within_a_second_and_logged(trial: Trial) -> None:
     trial.config = replace(trial.config, on_failure="closed")
 
