@@ -7,14 +7,19 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from cloud import SERVICE, cloud_and_host
 from imds_proxy.config import Address
 from imds_proxy.demo.processes import ending
 from imds_proxy.ledger.entries import StableCaller
+from imds_proxy.ledger.schema import open_to_read
 from imds_proxy.policy.caller import Caller, Identity, Process
 from imds_proxy.server import pastwatch
 from imds_proxy.server.pastwatch import PastWatch
@@ -43,6 +48,11 @@ def client(service: Address) -> Iterator[tuple[int, Address]]:
         yield child.pid, Address("127.0.0.1", int(child.stdout.readline()))
         assert child.stdin is not None
         child.stdin.close()
+
+
+def rows(path: Path, query: str) -> list[tuple[Any, ...]]:
+    with closing(open_to_read(path)) as reading:
+        return reading.execute(query).fetchall()
 
 
 class Clock:
@@ -129,3 +139,43 @@ def test_it_looks_only_while_the_redirect_is_in_force(
             await task
 
     asyncio.run(asyncio.wait_for(main(), 30))
+
+
+HOLD = f"""
+import socket, sys
+wire = socket.create_connection(("{SERVICE}", 80))
+print("connected", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_the_ledger_says_when_the_redirect_was_in_force_and_who_went_past_it() -> None:
+    with cloud_and_host("--http-tokens", "required") as lab:
+        old = subprocess.Popen(
+            lab.host.words(sys.executable, "-c", HOLD),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        with ending(old), lab.daemon("--intercept") as daemon:
+            assert old.stdout is not None
+            assert old.stdin is not None
+            assert old.stdout.readline() == "connected\n"
+            assert lab.get().status == 200
+            ledger = daemon.state / "ledger.db"
+            until = time.monotonic() + 30
+            while not (
+                seen := rows(
+                    ledger, "SELECT exe FROM callers JOIN sessions ON id = caller WHERE session = 'bypass'"
+                )
+            ):
+                assert time.monotonic() < until
+                time.sleep(0.1)
+            assert [Path(exe).name for (exe,) in seen] == [Path(sys.executable).resolve().name]
+            assert lab.intercept(daemon, "down").returncode == 0
+            assert daemon.stop() == 0
+            old.stdin.close()
+            assert rows(ledger, "SELECT interception FROM spans ORDER BY id") == [("redirect",), ("none",)]
+            assert rows(ledger, "SELECT count FROM sessions WHERE session = 'legacy'") == [(1,)]

@@ -1,0 +1,135 @@
+#!/usr/bin/env python3
+"""How long `imds-proxy report` takes to merge the ledgers of a fleet, and how much memory.
+
+Makes the ledgers first (that is not measured), by the daemon's own code. Prints one line for each fleet.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from imds_proxy.ledger.entries import Alike, Batch, Described, Moment, StableCaller, Watch
+from imds_proxy.ledger.store import LedgerStore
+
+START = 1_790_000_000.0
+HOURS = 12
+WATCH = Watch("upgrade", "enforce", "redirect", "1.0")
+
+
+@dataclass(frozen=True)
+class Merged:
+    """One run: how many callers it gave, wall seconds, peak memory in MiB, size of all ledgers in MiB."""
+
+    callers: int
+    seconds: float
+    memory: float
+    size: float
+
+
+def fleet(directory: Path, ledgers: int, callers: int, distinct: float) -> None:
+    """Writes the ledgers; of each one's callers the share `distinct` is found on no other host."""
+    for number in range(ledgers):
+        store = LedgerStore(
+            directory / f"host-{number:04}.db", 90 * 86400.0, 256 * 1024**2, f"host-{number:04}", "boot"
+        )
+        store.write(list(_entries(number, callers, distinct)))
+        store.close()
+
+
+def _entries(host: int, callers: int, distinct: float) -> Iterator[Batch | Described]:
+    own = int(callers * distinct)
+    who = [
+        StableCaller(
+            exe="/usr/bin/python3",
+            script=f"/srv/{f'host-{host}/' if number < own else ''}app-{number}/main.py",
+            user=f"app{number // 200}",
+            uid=1000 + number // 200,
+            unit=f"app-{number}.service",
+            cmdline=f"python3 main.py --shard {number}",
+        )
+        for number in range(callers)
+    ]
+    for hour in range(HOURS):
+        sums = [
+            (Alike(one, session, f"/latest/meta-data/{item}", "slow", agent="Python-urllib/3.11"), 1 + hour)
+            for number, one in enumerate(who)
+            for session, item in _calls(number)
+        ]
+        yield Batch(Moment(START + hour * 3600, 1000.0 + hour * 3600), WATCH, sums)
+    client = {"name": "alibabacloud-credentials", "version": "0.3.2", "where": "/srv/venv"}
+    for number, one in enumerate(who[: callers // 2]):
+        yield Described(
+            one.key, client, (), f"in /srv/app-{number}: upgrade to 1.0.2", "upgrade to 1.0.2", True
+        )
+
+
+def _calls(number: int) -> Iterator[tuple[str, str]]:
+    session = "legacy" if number % 3 else "hardened"
+    yield session, "ram/security-credentials/role"
+    yield session, "instance-id"
+
+
+def merge(directory: Path) -> Merged:
+    """`imds-proxy report --json` over the directory, in a process of its own."""
+    size = sum(path.stat().st_size for path in directory.iterdir()) / 2**20
+    with tempfile.TemporaryFile("w+") as out:
+        begin = time.monotonic()
+        child = subprocess.Popen(
+            [sys.executable, "-m", "imds_proxy", "report", "--json", str(directory)], stdout=out
+        )
+        _, status, usage = os.wait4(child.pid, 0)
+        seconds = time.monotonic() - begin
+        child.returncode = os.waitstatus_to_exitcode(status)
+        if child.returncode:
+            raise RuntimeError(f"report exited with {child.returncode}")
+        out.seek(0)
+        callers = sum(line.startswith("    {") and '"sessions"' in line for line in out)
+    return Merged(callers, seconds, usage.ru_maxrss / 1024, size)
+
+
+def main() -> int:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--ledgers", type=int, default=1000, metavar="N")
+    parser.add_argument("--callers", type=int, default=1000, metavar="N", help="of each ledger")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows as JSON")
+    arguments = parser.parse_args()
+    rows = []
+    for distinct in (0.0, 0.5, 1.0):
+        directory = Path(tempfile.mkdtemp(prefix="imds-proxy-fleet-"))
+        try:
+            fleet(directory, arguments.ledgers, arguments.callers, distinct)
+            found = merge(directory)
+        finally:
+            shutil.rmtree(directory)
+        print(
+            f"{arguments.ledgers} ledgers of {arguments.callers} callers ({found.size:.0f} MiB), "
+            f"{distinct:.0%} of them on one host only: {found.callers} callers, "
+            f"{found.seconds:.1f} s, {found.memory:.0f} MiB",
+            flush=True,
+        )
+        rows.append(
+            {
+                "distinct": distinct,
+                "callers": found.callers,
+                "seconds": round(found.seconds, 2),
+                "mebibytes": round(found.memory, 1),
+            }
+        )
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
