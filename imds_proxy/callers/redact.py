@@ -42,7 +42,7 @@ _SCHEME = re.compile(r"((?:bearer|basic|digest)\s{1,8})[^\s\"']+", re.I)
 _USERINFO = re.compile(r"(://)[^/\s\"'@]*(?:@[^/\s\"'@]*)*@")
 _QUERY = re.compile(r"(://[^\s\"'?#]*\?)[^\s\"'#]+")
 _KNOWN_SHAPES = re.compile(
-    r"(?:LTAI|STS\.|AKIA|ASIA|gh[pousr]_|github_pat_|glpat-|xox[abeprs]-|eyJ|sk-)[A-Za-z0-9._/+=-]{8,}"
+    r"(?:LTAI|STS\.|CAIS|AKIA|ASIA|gh[pousr]_|github_pat_|glpat-|xox[abeprs]-|eyJ|sk-)[A-Za-z0-9._/+=-]{8,}"
 )
 _PRIVATE_KEY = re.compile(r"(-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----).*", re.S)
 

@@ -10,6 +10,9 @@ from base64 import urlsafe_b64encode
 SHORTEST, LONGEST = 1, 21600
 """Seconds a token may be asked to live."""
 
+TOKEN_MARK = "zqXk8Yn1"  # noqa: S105  (of what is emulated)
+"""Every token begins with it, so that one that leaks can be found."""
+
 _DIGITS = re.compile(r"[0-9]{1,9}", re.ASCII)
 _BYTES = 40  # base64url of these is 56 visible characters and ends in `==`
 _MOST = 1_000_000  # a bench may ask for a token per request
@@ -36,7 +39,7 @@ class TokenStore:
 
     def issue(self, life: float, now: float) -> str:
         """A new token that is valid for `life` seconds. Over a million live ones, the oldest goes."""
-        token = urlsafe_b64encode(secrets.token_bytes(_BYTES)).decode()
+        token = TOKEN_MARK + urlsafe_b64encode(secrets.token_bytes(_BYTES)).decode()[len(TOKEN_MARK) :]
         with self._lock:
             if len(self._expiry) >= self._prune_at:
                 self._prune(now)

@@ -34,6 +34,7 @@ from imds_proxy.protocol.target import Target, canonical_target
 _MAX_HEADERS = 100
 _MEMO_HEAD = 2048  # bytes; larger heads are parsed each time
 _MAX_AGENT = 256  # bytes
+_LONGEST_METHOD = 16  # characters of one that is shown
 _EMPTY_CHUNKED = b"0\r\n\r\n"
 _FOLD = re.compile(rb"\n[ \t]")
 _BARE_LF = re.compile(rb"(?<!\r)\n")
@@ -256,7 +257,7 @@ def _judge(event: h11.Request, rules: HeadRules) -> tuple[Request, bool]:
     method = event.method.decode("ascii")
     is_put = method == "PUT"
     if not is_put and method not in ("GET", "HEAD"):
-        raise Refused(METHOD, method)
+        raise Refused(METHOD, method if len(method) <= _LONGEST_METHOD else "")  # else it may be a secret
     target = canonical_target(event.target)
     on_token_path = target.path == profile.token_path
     if is_put and not on_token_path:

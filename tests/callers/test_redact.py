@@ -32,6 +32,7 @@ LINES = [
     ["curl", f"-HX-aliyun-ecs-metadata-token:{SECRET}", "http://100.100.100.200/"],
     ["curl", f"--header=authorization: {SECRET}"],
     ["curl", "-b", f"sid={SECRET}"],
+    [f"agent/CAIS{SECRET}"],  # a security token of the provider's
     ["curl", "-H", f"Cookie: a={SECRET}; b={SECRET}"],
     ["curl", f"https://name:{SECRET}@host/path"],
     ["curl", f"https://na@me:{SECRET}@host/path"],

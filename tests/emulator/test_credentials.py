@@ -4,7 +4,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imds_proxy.emulator.credentials import Issuer, timestamp
+from imds_proxy.emulator.credentials import SECRET_MARK, Issuer, timestamp
 
 LIFE, LEAD = 21600.0, 1800.0
 EPOCH = 1_700_000_000
@@ -53,3 +53,12 @@ def test_at_any_moment_the_offered_set_has_more_than_the_lead_to_live(after: flo
 
 def test_two_services_offer_different_sets() -> None:
     assert read(Issuer(EPOCH), EPOCH)["AccessKeyId"] != read(Issuer(EPOCH), EPOCH)["AccessKeyId"]
+
+
+def test_each_part_of_a_secret_that_is_worth_something_can_be_recognised() -> None:
+    members = read(Issuer(EPOCH), EPOCH)
+    for name in ("AccessKeySecret", "SecurityToken"):
+        text = members[name]
+        parts = [text[at : at + 31] for at in range(len(text) - 31)]
+        assert all(SECRET_MARK in part for part in parts)
+    assert len(set(members["AccessKeySecret"])) > 10

@@ -398,3 +398,12 @@ def test_h11_agrees_on_every_request_that_was_let_through(raw: bytes) -> None:
         server.send(h11.Response(status_code=200, headers=[("Content-Length", "0")]))
         server.send(h11.EndOfMessage())
         server.start_next_cycle()
+
+
+@pytest.mark.parametrize(("method", "detail"), [(b"DELETE", "DELETE"), (b"Zm9v" * 10, "")])
+def test_a_method_is_told_unless_it_is_so_long_that_it_may_be_a_secret(method: bytes, detail: str) -> None:
+    parser = reader()
+    parser.feed(method + b" /latest/user-data HTTP/1.1\r\n" + HOST + b"\r\n")
+    with pytest.raises(Refused) as caught:
+        parser.next()
+    assert caught.value.detail == detail

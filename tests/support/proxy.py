@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+import evidence
 from imds_proxy.demo.processes import announced, ending
 
 # Most tests are not about rates, and ask faster than any caller should.
@@ -86,7 +87,10 @@ def ask(
     try:
         connection.request(method, path, headers=headers or {})
         response = connection.getresponse()
-        return Reply(response.status, response.read(), {k.lower(): v for k, v in response.getheaders()})
+        body = response.read()
+        if method == "PUT" and response.status == 200:
+            evidence.given.add(body.decode("latin-1"))
+        return Reply(response.status, body, {k.lower(): v for k, v in response.getheaders()})
     finally:
         connection.close()
 

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+import evidence
 from imds_proxy.config import Config, parse_address
 from imds_proxy.policy.caller import Caller, Identity, Process
 from imds_proxy.policy.rules import Rate
@@ -87,7 +88,8 @@ async def served(
         state=Path("/nonexistent"),
         **(settings or {}),
     )
-    log = Log("json", io.StringIO())
+    text = io.StringIO()
+    log = Log("json", text)
     daemon = build(config, log, clock)
     shared = dataclasses.replace(daemon.shared, attribution=attribution or KnownCaller())
     server = await asyncio.get_running_loop().create_server(lambda: CallerConnection(shared), "127.0.0.1", 0)
@@ -100,6 +102,7 @@ async def served(
         daemon.pool.close()
         daemon.attribution.close()
         log.close()
+        evidence.keep("log", text.getvalue())
         await asyncio.sleep(0)
 
 
