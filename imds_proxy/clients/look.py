@@ -15,7 +15,7 @@ from imds_proxy.clients.evidence import Evidence, Found
 from imds_proxy.clients.gobuild import modules
 from imds_proxy.clients.jars import libraries
 from imds_proxy.clients.nodes import node_packages
-from imds_proxy.clients.packages import system_packages
+from imds_proxy.clients.packages import machine_rpms, system_packages
 from imds_proxy.clients.programs import image_version, programs
 from imds_proxy.clients.pythons import Interpreter, distributions, is_python
 from imds_proxy.clients.rooted import Budget, Exhausted, Rooted, reopen
@@ -78,7 +78,10 @@ def _all(
         yield from _go(sight, rooted, known)
     yield from _java(sight, rooted, known)
     tools = {tool for one in by_name for tool in known.found_as(one.ecosystem, one.name)}
-    yield from system_packages(rooted, (name for tool in tools for name in tool.find.package))
+    packages = {name for tool in tools for name in tool.find.package}
+    yield from system_packages(rooted, packages)
+    if packages and sight.root is not None:
+        yield from machine_rpms(sight.root, packages)
 
 
 def _python(

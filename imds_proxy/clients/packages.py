@@ -1,13 +1,15 @@
-"""Versions by a system's package database: dpkg's and apk's, which are text. Pure but for reading them.
+"""Versions by a system's package database: dpkg's and apk's, which are text, and this machine's own rpm.
 
-Knows no particular package. What only rpm knows stays unknown: its database is a binary of which a container
-could make anything.
+Knows no particular package. rpm's database is a binary of which a container could make anything: only the
+machine's own is asked, by the machine's own program.
 """
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterable, Iterator
+import subprocess
+from collections.abc import Iterable, Iterator, Sequence
 
 from imds_proxy.clients.evidence import Found
 from imds_proxy.clients.rooted import Rooted
@@ -16,6 +18,7 @@ from imds_proxy.clients.versions import Version
 _DPKG, _DPKG_PARTS, _APK = "/var/lib/dpkg/status", "/var/lib/dpkg/status.d", "/lib/apk/db/installed"
 _MAX = 16 << 20  # bytes
 _MAX_PARTS = 64
+_RPM, _RPM_SECONDS = "/usr/bin/rpm", 3.0
 _NAME_WITHIN = 512  # bytes of a paragraph in which its name stands
 
 
@@ -29,6 +32,30 @@ def system_packages(rooted: Rooted, names: Iterable[str]) -> Iterator[Found]:
         stanza = (rooted.read(f"{_DPKG_PARTS}/{name}", 1 << 16) or b"").strip()
         yield from _found(dpkg_versions(stanza + b"\nStatus: install ok installed", wanted), "dpkg")
     yield from _found(apk_versions(rooted.read(_APK, _MAX) or b"", wanted), "apk")
+
+
+def machine_rpms(root: int, names: Iterable[str], command: Sequence[str] = (_RPM,)) -> Iterator[Found]:
+    """The installed ones among `names` of this machine's own system, which the directory `root` has to be:
+    nothing in another root is run, or asked for."""
+    wanted = sorted(names)
+    ours, theirs = os.stat("/"), os.fstat(root)  # noqa: PTH116
+    if not wanted or (ours.st_dev, ours.st_ino) != (theirs.st_dev, theirs.st_ino):
+        return
+    words = [*command, "-q", "--queryformat", r"%{NAME} %{VERSION}-%{RELEASE}\n", "--", *wanted]
+    try:
+        done = subprocess.run(  # noqa: S603  (fixed words, and names of the catalogue)
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={"LC_ALL": "C", "PATH": "/usr/bin:/bin"},
+            timeout=_RPM_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return
+    lines = (line.split(" ") for line in done.stdout.decode("utf-8", "replace").splitlines())
+    yield from _found({line[0]: line[1] for line in lines if len(line) == 2 and line[0] in wanted}, "rpm")
 
 
 def dpkg_versions(status: bytes, names: frozenset[str]) -> dict[str, str]:

@@ -5,7 +5,9 @@ Only names on closed lists are looked at, and of a value only what it means is k
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import re
 from collections.abc import Mapping
 
 from imds_proxy.clients.evidence import Setting
@@ -48,7 +50,9 @@ def settings_of(environ: bytes) -> tuple[Setting, ...]:
         found.append(Setting(ECS_METADATA, "set"))
     proxies = [name for name in PROXIES if values.get(name)]
     found += [Setting(name, "set") for name in proxies]
-    if proxies and any(_spares(values.get(name, "")) for name in _NO_PROXY):
+    exceptions = [values[name] for name in _NO_PROXY if values.get(name)]
+    # Clients differ in which of the two they read: each that is set must cover the service.
+    if proxies and exceptions and all(covers(text) for text in exceptions):
         found.append(Setting(SPARED, "set"))
     return tuple(found)
 
@@ -73,17 +77,15 @@ def _meaning(value: str) -> str:
     return {"true": "True", "false": "false"}.get(value.lower(), "other")
 
 
-def _spares(no_proxy: str) -> bool:
-    """Whether a NO_PROXY spares the service, in the forms that most clients read."""
-    for one in no_proxy.split(","):
-        text = one.strip().removeprefix(".")
-        if text in (
-            "*",
-            _SERVICE,
-            f"{_SERVICE}:80",
-            "100.100.100.200/32",
-            "100.64.0.0/10",
-            "100.100.100.0/24",
-        ):
+def covers(no_proxy: str, service: str = _SERVICE) -> bool:
+    """Whether a NO_PROXY spares an address, in the forms that clients read."""
+    ip = ipaddress.ip_address(service)
+    for entry in re.split(r"[,\s]+", no_proxy):
+        if entry in {"*", service, f"{service}:80"}:
             return True
+        try:
+            if "/" in entry and ip in ipaddress.ip_network(entry, strict=False):
+                return True
+        except ValueError:
+            continue
     return False

@@ -15,7 +15,7 @@ from typing import TextIO
 
 from imds_proxy.config import DEFAULT_PATH, Config, ConfigErrors, load, override
 from imds_proxy.config_values import Address, printable
-from imds_proxy.doctor import cloud, interception, machine, network, sock_diag
+from imds_proxy.doctor import clients, cloud, interception, machine, network, sock_diag
 from imds_proxy.doctor.exchange import ServiceError
 from imds_proxy.doctor.finding import Finding, as_json, as_text
 from imds_proxy.doctor.interview import interview
@@ -100,6 +100,7 @@ def _examine(config: Config, ask_upstream: bool) -> Iterator[Finding]:
     yield network.route(upstream, expected=ecs or ask_upstream)
     yield network.open_connections((*_SERVICES, upstream), proc)
     yield network.proxy_variables(os.environ, ALIBABA.addresses[0])
+    yield from clients.running_clients(proc)
     yield cloud.machine_type(system)
     if ecs or ask_upstream:
         yield cloud.upstream_mode(upstream)

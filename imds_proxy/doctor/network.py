@@ -8,13 +8,13 @@ from __future__ import annotations
 import ctypes
 import errno
 import ipaddress
-import re
 import socket
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from imds_proxy.clients.variables import covers
 from imds_proxy.config import Address
 from imds_proxy.doctor.finding import Finding
 from imds_proxy.doctor.programs import ask_program, find_program
@@ -123,23 +123,10 @@ def proxy_variables(environment: Mapping[str, str], service: str) -> Finding:
     exceptions = [environment[name] for name in ("no_proxy", "NO_PROXY") if environment.get(name)]
     shown = ", ".join(names)
     # Programs differ in which of the two they read: each that is set must cover the service.
-    if exceptions and all(_covers(text, service) for text in exceptions):
+    if exceptions and all(covers(text, service) for text in exceptions):
         return Finding(slug, "ok", f"{shown} is set, and NO_PROXY covers {service}")
     sentence = f"{shown} is set and NO_PROXY does not cover {service}: calls may go to that proxy instead"
     return Finding(slug, "warn", sentence, f"add {service} to NO_PROXY and no_proxy, for every program")
-
-
-def _covers(exceptions: str, service: str) -> bool:
-    ip = ipaddress.ip_address(service)
-    for entry in re.split(r"[,\s]+", exceptions):
-        if entry in {"*", service, f"{service}:80"}:
-            return True
-        try:
-            if "/" in entry and ip in ipaddress.ip_network(entry, strict=False):
-                return True
-        except ValueError:
-            continue
-    return False
 
 
 def tcp_sockets(proc: Path) -> list[Row]:

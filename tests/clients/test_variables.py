@@ -29,9 +29,24 @@ def test_no_value_leaves_a_look_at_the_environment() -> None:
     assert "hunter2" not in found and "proxy:8080" not in found
 
 
-@pytest.mark.parametrize("spared", ["100.100.100.200", "localhost, 100.100.100.200", "*"])
+@pytest.mark.parametrize(
+    "spared",
+    ["100.100.100.200", "localhost, 100.100.100.200", "*", "100.64.0.0/10"],
+)
 def test_a_proxy_and_what_it_spares_are_seen(spared: str) -> None:
     assert settings("HTTP_PROXY=http://p", f"no_proxy={spared}") == {"HTTP_PROXY": "set", "no-proxy": "set"}
+
+
+@pytest.mark.parametrize(
+    "spared", ["", "100.100.100.20", "localhost", "10.0.0.0/8", "100.100.100.200/99", ".200"]
+)
+def test_a_proxy_without_an_exception_for_the_service_is_seen_as_such(spared: str) -> None:
+    assert settings("HTTP_PROXY=http://p", f"NO_PROXY={spared}") == {"HTTP_PROXY": "set"}
+
+
+def test_both_exceptions_count_since_clients_read_one_or_the_other() -> None:
+    entries = ("HTTP_PROXY=http://p", "NO_PROXY=100.100.100.200", "no_proxy=localhost")
+    assert settings(*entries) == {"HTTP_PROXY": "set"}
 
 
 @pytest.mark.parametrize("entries", [(), ("HTTP_PROXY=",), ("NO_PROXY=*",)])
