@@ -13,11 +13,8 @@ from imds_proxy.doctor.exchange import Connection, ServiceError
 from imds_proxy.doctor.finding import Finding
 from imds_proxy.doctor.programs import ask_program, find_program
 from imds_proxy.protocol.profile import ALIBABA
+from imds_proxy.server.installed import AGENT, CLOUD_INIT
 
-# PROTOCOL: image requirements of HttpTokens=required. Older cloud-init never asks for a token.
-_CLOUD_INIT = (23, 2, 2)
-# Linux 2.2.3.857 and ARM 2.4.3.857: the second number is the platform.
-_AGENT = (2, 3, 857)
 _LEAF = "/latest/meta-data/instance-id"
 
 
@@ -78,7 +75,7 @@ def judge_cloud_init(output: str) -> Finding:
     if match is None:
         return Finding("cloud-init", "unknown", "cloud-init does not say its version")
     version = (int(match[1]), int(match[2]), int(match[3] or 0))
-    if version >= _CLOUD_INIT:
+    if version >= CLOUD_INIT:
         return Finding("cloud-init", "ok", f"cloud-init {match[0]} speaks hardened mode")
     sentence = f"cloud-init {match[0]} is older than 23.2.2: it fails to boot with HttpTokens=required"
     return Finding("cloud-init", "warn", sentence, "upgrade cloud-init before the switch")
@@ -98,7 +95,7 @@ def agent(home: Path) -> Finding:
         return Finding(slug, "unknown", f"the Cloud Assistant agent in {home} does not say its version")
     newest = max(versions)
     shown = ".".join(str(part) for part in newest)
-    if (newest[0], newest[2], newest[3]) >= _AGENT:
+    if (newest[0], newest[2], newest[3]) >= AGENT:
         return Finding(slug, "ok", f"Cloud Assistant agent {shown} speaks hardened mode")
     sentence = f"Cloud Assistant agent {shown} is older than 2.2.3.857 (ARM: 2.4.3.857)"
     return Finding(slug, "warn", sentence, "upgrade the agent before HttpTokens=required")

@@ -41,7 +41,7 @@ class Gap:
 
 
 class Clock:
-    """Corrects times that were read from a wall clock while it was wrong."""
+    """Corrects times that were read from a wall clock while it was wrong; `was_wrong`: if it ever was."""
 
     def __init__(self, spans: Sequence[Span], now: tuple[str, float, float] | None = None) -> None:
         """`now` is this boot and its two clocks, where it is the ledger's own machine."""
@@ -51,8 +51,8 @@ class Clock:
         if now is not None:
             offsets[now[0]] = now[1] - now[2]
         self._offsets: Mapping[str, float] = offsets
-        wrong = any(abs(self._error(one)) > 1.0 for one in spans)
-        self._spans = tuple(spans) if wrong else ()
+        self.was_wrong = any(abs(self._error(one)) > 1.0 for one in spans)
+        self._spans = tuple(spans) if self.was_wrong else ()
 
     def _error(self, span: Span) -> float:
         return span.begin_boot + self._offsets[span.boot] - span.begin

@@ -8,18 +8,19 @@ from __future__ import annotations
 import json
 import sqlite3
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
 from imds_proxy.errors import FORM_REFUSALS
-from imds_proxy.ledger.coverage import gaps
+from imds_proxy.ledger.coverage import Clock, Gap, Span, gaps
 from imds_proxy.ledger.logs import LoggedCaller
-from imds_proxy.ledger.reading import client_of, clock_of, history_of, identity_of
+from imds_proxy.ledger.reading import Client, client_of, identity_of, losses_of, spans_of
 from imds_proxy.ledger.schema import NotALedger, open_to_read
-from imds_proxy.ledger.verdict import DAY, History, Verdict, assess
+from imds_proxy.ledger.verdict import Verdict
 
 SESSIONS = ("legacy", "fallback", "hardened", "token", "bypass")
 _MAX_ITEMS = 64  # paths that are shown of a caller
@@ -39,7 +40,9 @@ CREATE TABLE items (caller INTEGER, path TEXT, PRIMARY KEY (caller, path)) WITHO
 CREATE TABLE presence (caller INTEGER, host INTEGER, PRIMARY KEY (caller, host)) WITHOUT ROWID;
 CREATE TABLE hosts (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, ledger INTEGER, log INTEGER);
 CREATE TABLE ledgers (id TEXT PRIMARY KEY) WITHOUT ROWID;
-CREATE TABLE timeline (hour INTEGER, session TEXT, count INTEGER, PRIMARY KEY (hour, session)) WITHOUT ROWID;
+CREATE TABLE timeline (
+  hour INTEGER, session TEXT, decision TEXT, count INTEGER, PRIMARY KEY (hour, session, decision)
+) WITHOUT ROWID;
 """
 _FACTS = "key, exe, script, user, uid, unit, container, pod, client, advice, fix, credentials, cause"
 _SUMS = "first_seen, last_seen, legacy, fallback, hardened, token, bypass, refused"
@@ -56,9 +59,13 @@ ON CONFLICT (key) DO UPDATE SET
   hardened = hardened + excluded.hardened, token = token + excluded.token,
   bypass = bypass + excluded.bypass, refused = refused + excluded.refused
 """  # noqa: S608  (our own words)
+# Paths are canonical: none has a line end.
+_PATHS = f"""(SELECT group_concat(path, char(10))
+  FROM (SELECT path FROM items WHERE caller = callers.id ORDER BY path LIMIT {_MAX_ITEMS}))"""  # noqa: S608
+_HOSTS = "(SELECT count(*) FROM presence WHERE caller = callers.id)"
 _ADD_ITEM = "INSERT OR IGNORE INTO items SELECT id, ?2 FROM callers WHERE key = ?1"
 _ADD_PRESENCE = "INSERT OR IGNORE INTO presence SELECT id, ?2 FROM callers WHERE key = ?1"
-_ADD_HOUR = "INSERT INTO timeline VALUES (?,?,?) ON CONFLICT DO UPDATE SET count = count + excluded.count"
+_ADD_HOUR = "INSERT INTO timeline VALUES (?,?,?,?) ON CONFLICT DO UPDATE SET count = count + excluded.count"
 
 # What a caller was made to send is no need of its own (see `store`).
 _FORM = ",".join(f"'{refusal.slug}'" for refusal in FORM_REFUSALS)
@@ -69,20 +76,22 @@ SELECT caller, min(hour) AS first_seen,
   (SELECT max(last_seen) FROM sessions WHERE sessions.caller = hours.caller) AS last_seen, {_PIVOT}
 FROM hours WHERE hour >= :since AND NOT (decision = 'refused' AND reason IN ({_FORM})) GROUP BY caller
 """  # noqa: S608
+# In the order of its key, so that the hours are read once, one after the other.
+_BY_CALLER = """
+SELECT caller, ifnull(sum(count) FILTER (WHERE decision = 'refused'), 0) AS refused,
+  substr(max(printf('%012d', hour) || cause) FILTER (WHERE session = 'fallback' AND cause != ''), 13) AS cause
+FROM hours WHERE hour >= :since GROUP BY caller
+"""
 _READ = """
 SELECT key, exe, script, user, uid, unit, coalesce(image, container), pod, client, advice, fix, credentials,
-  (SELECT cause FROM hours WHERE hours.caller = callers.id AND session = 'fallback' AND cause != ''
-   ORDER BY hour DESC LIMIT 1),
-  true_time(s.first_seen), true_time(s.last_seen),
+  r.cause, {time}(s.first_seen), {time}(s.last_seen),
   s.legacy, s.fallback, s.hardened, s.token, s.bypass, ifnull(r.refused, 0)
 FROM callers JOIN ({sessions}) AS s ON s.caller = callers.id
-LEFT JOIN (SELECT caller, sum(count) AS refused FROM hours WHERE decision = 'refused' AND hour >= :since
-           GROUP BY caller) AS r ON r.caller = callers.id
+LEFT JOIN ({hours}) AS r ON r.caller = callers.id
 """
 
 
-@dataclass(frozen=True, slots=True)
-class MergedCaller:
+class MergedCaller(NamedTuple):
     """One caller over all hosts. Times are Unix seconds, absent facts None; `sessions` has a count for each
     kind; `cause`: why its last fallback's call with a token had failed; `hosts` None: not known."""
 
@@ -93,7 +102,7 @@ class MergedCaller:
     unit: str | None
     container: str | None
     pod: str | None
-    client: dict[str, str | None]
+    client: Client
     advice: str | None
     fix: str | None
     credentials: bool | None
@@ -147,7 +156,7 @@ class Merge:
         self.begin: float | None = None
         self.end: float | None = None
         self.gaps: list[HostGap] = []
-        self._verdicts: set[Verdict] = set()
+        self._watched_whole, self._ledgers = True, 0
 
     def __enter__(self) -> Merge:
         return self
@@ -165,49 +174,51 @@ class Merge:
             number, host = identity_of(ledger)
             if self._db.execute("SELECT 1 FROM ledgers WHERE id = ?", (f"{number} {host}",)).fetchone():
                 return False
-            history = history_of(ledger)
-            ledger.create_function(
-                "true_time", 1, clock_of(history).time if history.spans else lambda when: when
-            )
+            spans, losses = spans_of(ledger), losses_of(ledger)
+            clock = Clock(spans)
+            ledger.create_function("true_time", 1, clock.time)
             with self._transaction():
-                self._add_rows(ledger, self._host(host, "ledger"))
+                self._add_rows(ledger, self._host(host, "ledger"), clock)
                 self._db.execute("INSERT INTO ledgers VALUES (?)", (f"{number} {host}",))
-            self._judge(history, host)
+            self._judge(spans, losses, clock, host)
+            self._ledgers += 1
             return True
         except sqlite3.Error as error:
             raise NotALedger(str(error)) from None
         finally:
             ledger.close()
 
-    def _judge(self, history: History, host: str) -> None:
-        clock = clock_of(history)
-        spans = [clock.span(span) for span in history.spans]
-        begin = self.since if self.since is not None else min((span.begin for span in spans), default=None)
-        end = max((span.end for span in spans), default=None)
-        if begin is None or end is None or begin >= end:
-            self._verdicts.add(Verdict.UNKNOWN)
+    def _judge(self, spans: Sequence[Span], losses: Sequence[Gap], clock: Clock, host: str) -> None:
+        watched = [clock.span(span) for span in spans]
+        begin = self.since if self.since is not None else min((span.begin for span in watched), default=0.0)
+        end = max((span.end for span in watched), default=0.0)
+        if begin >= end:
+            self._watched_whole = False
             return
         self._span(begin, end)
-        self._verdicts.add(assess(history, end, (end - begin) / DAY).removed.verdict)
-        room = _MAX_GAPS - len(self.gaps)
+        found = gaps(watched, losses, begin, end)
+        self._watched_whole &= not found
         self.gaps += [
-            HostGap(host, gap.begin, gap.end, gap.reason)
-            for gap in gaps(spans, history.losses, begin, end)[:room]
+            HostGap(host, gap.begin, gap.end, gap.reason) for gap in found[: _MAX_GAPS - len(self.gaps)]
         ]
 
-    def _add_rows(self, ledger: sqlite3.Connection, host: int) -> None:
-        since = 0 if self.since is None else int(self.since) // _HOUR * _HOUR
-        query = _READ.format(sessions=_ALL_TIME if self.since is None else _SINCE)
-        values = {"since": since if self.since is not None else -(2**62)}
+    def _add_rows(self, ledger: sqlite3.Connection, host: int, clock: Clock) -> None:
+        since = -(2**62) if self.since is None else int(self.since) // _HOUR * _HOUR
+        query = _READ.format(
+            sessions=_ALL_TIME if self.since is None else _SINCE,
+            hours=_BY_CALLER,
+            time="true_time" if clock.was_wrong else "",
+        )
+        values = {"since": since}
         self._db.executemany(_ADD, ledger.execute(query, values))
         seen = "SELECT key, ? FROM callers WHERE last_seen >= ?"
-        self._db.executemany(_ADD_PRESENCE, ledger.execute(seen, (host, values["since"])))
+        self._db.executemany(_ADD_PRESENCE, ledger.execute(seen, (host, since)))
         items = (
             "SELECT key, path FROM items JOIN callers ON callers.id = items.caller WHERE items.last_seen >= ?"
         )
-        self._db.executemany(_ADD_ITEM, ledger.execute(items, (values["since"],)))
-        hours = "SELECT hour, session, sum(count) FROM hours WHERE hour >= :since GROUP BY hour, session"
-        self._db.executemany(_ADD_HOUR, ledger.execute(hours, values))
+        self._db.executemany(_ADD_ITEM, ledger.execute(items, (since,)))
+        hours = "SELECT hour, session, decision, count FROM timeline WHERE hour >= ?"
+        self._db.executemany(_ADD_HOUR, ledger.execute(hours, (since,)))
 
     def add_log(self, callers: Iterable[LoggedCaller], hosts: Iterable[str]) -> None:
         """Adds what a log says of callers, and the hosts that it names."""
@@ -235,17 +246,18 @@ class Merge:
                     self._db.execute(_ADD_PRESENCE, (who.key, numbers[0]))
                 if one.first is not None and one.last is not None:
                     self._span(one.first, one.last)
-        self._verdicts.add(Verdict.UNKNOWN)  # a log cannot tell whether it saw everything
+        self._watched_whole = False  # a log cannot tell whether it saw everything
 
     @property
     def verdict(self) -> Verdict:
         """Whether the proxy may be removed, over all hosts: the worst of them."""
-        (needing,) = self._db.execute("SELECT count(*) FROM callers WHERE legacy OR fallback").fetchone()
+        needing, bypassing = self._db.execute(
+            "SELECT count(*) FILTER (WHERE legacy OR fallback), count(*) FILTER (WHERE bypass) FROM callers"
+        ).fetchone()
         if needing:
             return Verdict.NOT_READY
-        if self._verdicts == {Verdict.READY}:
-            return Verdict.READY
-        return Verdict.UNKNOWN
+        known = self._watched_whole and self._ledgers and not bypassing
+        return Verdict.READY if known else Verdict.UNKNOWN
 
     @property
     def doubled(self) -> list[str]:
@@ -257,15 +269,11 @@ class Merge:
         """The callers, those in normal mode first, then the busiest."""
         where = "WHERE legacy OR fallback OR bypass" if needing_change else ""
         rows = self._db.execute(
-            f"SELECT id, {_FACTS}, {_SUMS} FROM callers {where}"  # noqa: S608  (our own words)
+            f"SELECT {_FACTS}, {_SUMS}, {_PATHS}, {_HOSTS} FROM callers {where}"  # noqa: S608  (our own words)
             " ORDER BY legacy DESC, fallback DESC, hardened DESC, exe, script, id"
         )
-        detail = self._db.cursor()
-        for number, _, exe, script, user, uid, unit, container, pod, client, *rest in rows:
-            advice, fix, credentials, cause, first, last, *counts, refused = rest
-            items = detail.execute("SELECT path FROM items WHERE caller = ? LIMIT ?", (number, _MAX_ITEMS))
-            paths = tuple(path for (path,) in items)
-            (hosts,) = detail.execute("SELECT count(*) FROM presence WHERE caller = ?", (number,)).fetchone()
+        for _, exe, script, user, uid, unit, container, pod, client, *rest in rows:
+            advice, fix, credentials, cause, first, last, *counts, refused, paths, hosts = rest
             yield MergedCaller(
                 *(exe, script, user, uid, unit, container, pod),
                 client_of(client),
@@ -278,7 +286,7 @@ class Merge:
                 dict(zip(SESSIONS, counts, strict=True)),
                 refused,
                 hosts or None,
-                paths,
+                tuple(paths.split("\n")) if paths else (),
             )
 
     def fixes(self) -> list[Fix]:
@@ -294,9 +302,9 @@ class Merge:
             for text, legacy, callers, hosts, example in rows
         ]
 
-    def timeline(self) -> list[tuple[int, str, int]]:
-        """Hour (Unix seconds), session and requests, of ledgers, in the order of time."""
-        return list(self._db.execute("SELECT hour, session, count FROM timeline ORDER BY hour, session"))
+    def timeline(self) -> list[tuple[int, str, str, int]]:
+        """Hour (Unix seconds), session, decision and requests, of ledgers, in the order of time."""
+        return list(self._db.execute("SELECT * FROM timeline ORDER BY hour, session, decision"))
 
     @property
     def hosts(self) -> int:

@@ -7,9 +7,20 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from functools import lru_cache
+from typing import NamedTuple
 
-from imds_proxy.ledger.coverage import Clock, Gap, Span
+from imds_proxy.ledger.coverage import Gap, Span
 from imds_proxy.ledger.verdict import CallerHistory, History, Program
+
+
+class Client(NamedTuple):
+    """The client program or library of a caller."""
+
+    name: str | None
+    version: str | None
+    where: str | None
+
 
 Now = tuple[str, float, float]  # this boot and its two clocks
 
@@ -52,11 +63,6 @@ def history_of(ledger: sqlite3.Connection, now: Now | None = None) -> History:
     )
 
 
-def clock_of(history: History) -> Clock:
-    """The clock that corrects the history's times."""
-    return Clock(history.spans, history.now)
-
-
 def name_of(
     exe: str | None, script: str | None, unit: str | None, container: str | None, pod: str | None
 ) -> str:
@@ -87,8 +93,8 @@ def _callers(ledger: sqlite3.Connection) -> list[CallerHistory]:
             CallerHistory(
                 name=name_of(*names),
                 last_seen=seen.get(number, {}),
-                client=known.get("name"),
-                version=known.get("version"),
+                client=known.name,
+                version=known.version,
                 advice=advice,
                 cause=causes.get(number),
             )
@@ -96,15 +102,13 @@ def _callers(ledger: sqlite3.Connection) -> list[CallerHistory]:
     return found
 
 
-def client_of(text: str | None) -> dict[str, str | None]:
-    """Name, version and where of a stored client; empty where it is not known."""
+@lru_cache(maxsize=4096)
+def client_of(text: str | None) -> Client:
+    """A stored client; all None where it is not known."""
     try:
         found = json.loads(text or "{}")
-    except ValueError:
-        return {}
-    if not isinstance(found, dict):
-        return {}
-    return {
-        name: value if isinstance(value := found.get(name), str) else None
-        for name in ("name", "version", "where")
-    }
+    except (ValueError, RecursionError):
+        found = None
+    facts = found if isinstance(found, dict) else {}
+    texts = (facts.get(name) for name in Client._fields)
+    return Client(*(text if isinstance(text, str) else None for text in texts))

@@ -9,6 +9,7 @@ import csv
 import json
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
+from functools import lru_cache
 from itertools import islice
 from typing import Any, TextIO
 
@@ -50,7 +51,7 @@ def caller_as_json(caller: MergedCaller) -> dict[str, Any]:
         "first_seen": iso(caller.first_seen),
         "last_seen": iso(caller.last_seen),
         "items": list(caller.items),
-        "client": {name: caller.client.get(name) for name in ("name", "version", "where")},
+        "client": caller.client._asdict(),
         "credentials": caller.credentials,
         "advice": advice_for(caller),
     }
@@ -75,8 +76,9 @@ def write_json(merge: Merge, out: TextIO) -> None:
     """The machine contract, one caller after the other."""
     head = json.dumps(head_as_json(merge), indent=2)
     out.write(head.removesuffix("\n}") + ',\n  "callers": [')
+    encode = json.JSONEncoder(check_circular=False).encode
     for number, caller in enumerate(merge.callers()):
-        out.write(("," if number else "") + "\n    " + json.dumps(caller_as_json(caller)))
+        out.write(f"{',' if number else ''}\n    {encode(caller_as_json(caller))}")
     out.write("\n  ]\n}\n")
 
 
@@ -119,6 +121,7 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
     return "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
 
 
+@lru_cache(maxsize=4096)
 def iso(seconds: float | None) -> str | None:
     """Unix seconds as `2026-11-24T00:00:00Z`."""
     if seconds is None:

@@ -44,6 +44,12 @@ CREATE TABLE hours (
 ) WITHOUT ROWID;
 CREATE INDEX hours_by_time ON hours (hour);
 
+-- The same over all callers: what a chart shows. It outlives the hours that make room.
+CREATE TABLE timeline (
+  hour INTEGER NOT NULL, session TEXT NOT NULL, decision TEXT NOT NULL, count INTEGER NOT NULL,
+  PRIMARY KEY (hour, session, decision)
+) WITHOUT ROWID;
+
 -- When a caller was seen in each kind of session (legacy, fallback, hardened, token, bypass), to the second.
 -- bypass: it held a connection to the service that did not pass the proxy.
 CREATE TABLE sessions (

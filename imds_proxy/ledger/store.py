@@ -6,14 +6,16 @@ For one thread. Raises sqlite3.Error for what the disk or the file refuses; deci
 from __future__ import annotations
 
 import json
+import math
 import secrets
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from cachetools import LRUCache
 
+from imds_proxy.ledger.bounds import Bounds, transaction
 from imds_proxy.ledger.entries import Alike, Batch, Described, Entry, Installed, Lost, Moment, StableCaller
 from imds_proxy.ledger.schema import migrate
 
@@ -24,12 +26,10 @@ _PAUSE = 10.0  # seconds without a batch, after which it is not known what happe
 _MAX_PROGRAMS = 512  # callers of one identity; more are counted as one
 _MAX_ITEMS = 1024  # paths of one caller
 _MAX_AGENTS = 2048
-_CROWDED, _RELIEVED = 0.9, 0.8  # of the size: begin and end of making room
-_TIDY = 600.0  # seconds between looks for what is too old
-_FEW_CALLERS = 64  # are kept whatever the size
-_AGED = (("sessions", "last_seen"), ("items", "last_seen"), ("spans", "end"), ("losses", "end"))
+_MAX_PLACES = 65_536
+_PATH_SEEN = 60.0  # seconds for which a path is as good as seen now
 
-_UPSERT_CALLER = """
+_ADD_CALLER = """
 INSERT INTO callers
   (key, exe, script, user, uid, unit, container, image, pod, origin, cmdline, first_seen, last_seen)
 VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)
@@ -40,6 +40,7 @@ _ADD_HOUR = """
 INSERT INTO hours VALUES (?,?,?,?,?,?,?,?,?)
 ON CONFLICT DO UPDATE SET count = count + excluded.count
 """
+_ADD_TOTAL = "INSERT INTO timeline VALUES (?,?,?,?) ON CONFLICT DO UPDATE SET count = count + excluded.count"
 _ADD_SESSION = """
 INSERT INTO sessions VALUES (?,?,?,?,?)
 ON CONFLICT DO UPDATE SET last_seen = excluded.last_seen, count = count + excluded.count
@@ -51,31 +52,44 @@ VALUES (?,?,?,?,?,?,?,?,?)
 _ADD_ITEM = "INSERT INTO items VALUES (?,?,?) ON CONFLICT DO UPDATE SET last_seen = excluded.last_seen"
 
 
+@dataclass(slots=True)
+class _Place:
+    """The rows of an `Alike`. It holds the object, so that no other can have its id."""
+
+    alike: Alike
+    caller: int
+    columns: tuple[str | int, ...]
+    needs: bool
+    keeps_path: bool
+    path_seen: float = -math.inf
+
+
 class LedgerStore:
     """An open ledger. `keep` is in seconds, `size` in bytes, `host` the name of this machine."""
 
     def __init__(self, path: Path, keep: float, size: int, host: str, boot: str) -> None:
         """Opens or makes the file and migrates it. Raises NotALedger, sqlite3.Error, OSError."""
-        self._keep, self._pages, self._boot = keep, size // _PAGE, boot
+        self._boot, pages = boot, size // _PAGE
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not path.exists():
             path.touch(mode=0o600)
         # The statements of a batch are one transaction of ours.
         self._db = sqlite3.connect(path, isolation_level=None, timeout=0.5)
         try:
-            self._prepare(host)
+            self._prepare(host, pages)
         except BaseException:
             self._db.close()
             raise
-        self._ids: LRUCache[StableCaller, tuple[int, StableCaller]] = LRUCache(8192)
+        self._ids: LRUCache[StableCaller, int] = LRUCache(8192)
+        self._places: dict[int, _Place] = {}
         self._agents: dict[str, int] = {}
         self._items: LRUCache[int, set[str]] = LRUCache(4096)
         self._span: int | None = None
         self._last: Batch | None = None
         self._steady: float | None = None  # since when the clock goes on as it did (CLOCK_BOOTTIME)
-        self._tidied: float | None = None
+        self._bounds = Bounds(self._db, boot, keep, pages)
 
-    def _prepare(self, host: str) -> None:
+    def _prepare(self, host: str, pages: int) -> None:
         self._db.execute(f"PRAGMA page_size = {_PAGE}")
         migrate(self._db)  # first: another program's file is not to be touched
         self._db.execute("PRAGMA journal_mode = WAL")
@@ -85,7 +99,7 @@ class LedgerStore:
         (found,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
         if found != "ok":
             raise sqlite3.DatabaseError(str(found))
-        self._db.execute(f"PRAGMA max_page_count = {self._pages}")
+        self._db.execute(f"PRAGMA max_page_count = {pages}")
         with self._db:
             self._db.execute("INSERT OR IGNORE INTO meta VALUES ('id', ?)", (secrets.token_hex(16),))
             self._db.execute("INSERT OR REPLACE INTO meta VALUES ('host', ?)", (host,))
@@ -94,7 +108,7 @@ class LedgerStore:
         """Writes entries, all or none."""
         span, last = self._span, self._last
         try:
-            with self._transaction():
+            with transaction(self._db):
                 for entry in entries:
                     self._write(entry)
         except BaseException:
@@ -104,11 +118,8 @@ class LedgerStore:
 
     def tidy(self, now: Moment) -> None:
         """Drops what is too old, now and then, and the oldest where the file has grown near its size."""
-        if self._tidied is None or now.boot - self._tidied >= _TIDY:
-            self._tidied = now.boot
-            self._forget_old(now)
-        if self._used() > self._pages * _CROWDED:
-            self._make_room(now)
+        if self._bounds.tidy(now, self._steady):
+            self._forget_rows()
 
     def close(self) -> None:
         """Closes the file; its write-ahead log is folded in."""
@@ -159,37 +170,61 @@ class LedgerStore:
 
     def _count(self, sums: Iterable[tuple[Alike, int]], now: float) -> None:
         hour = int(now) // _HOUR * _HOUR
-        hours: dict[tuple[object, ...], int] = {}
+        hours: list[tuple[object, ...]] = []
+        totals: dict[tuple[int, str, str], int] = {}
         sessions: dict[tuple[int, str], int] = {}
-        items: set[tuple[int, str]] = set()
-        seen: set[StableCaller] = set()
+        callers: set[int] = set()
         for alike, count in sums:
-            caller = self._caller(alike.caller, now, seen)
-            row = (caller, hour, alike.session, alike.item, alike.decision, alike.reason, alike.cause)
-            key = (*row, self._agent(alike.agent))
-            hours[key] = hours.get(key, 0) + count
-            # A refusal for the request's form is an attack on the caller, and no need of it.
-            if alike.path is not None or alike.session in ("token", "bypass"):
-                pair = (caller, alike.session)
+            place = self._places.get(id(alike)) or self._place(alike, now)
+            hours.append((place.caller, hour, *place.columns, count))
+            total = (hour, alike.session, alike.decision)
+            totals[total] = totals.get(total, 0) + count
+            callers.add(place.caller)
+            if place.needs:
+                pair = (place.caller, alike.session)
                 sessions[pair] = sessions.get(pair, 0) + count
-            if alike.path is not None:
-                items.add((caller, alike.path))
-        self._db.executemany(_ADD_HOUR, [(*key, count) for key, count in hours.items()])
+            if place.keeps_path and not 0 <= now - place.path_seen < _PATH_SEEN:
+                place.path_seen = now
+                self._db.execute(_ADD_ITEM, (place.caller, alike.path, now))
+        self._db.executemany(_ADD_HOUR, hours)
+        self._db.executemany(_ADD_TOTAL, [(*total, count) for total, count in totals.items()])
         self._db.executemany(_ADD_SESSION, [(*pair, now, now, count) for pair, count in sessions.items()])
-        self._db.executemany(_ADD_ITEM, [(*one, now) for one in items if self._has_room(*one)])
+        self._db.executemany("UPDATE callers SET last_seen = ? WHERE id = ?", [(now, one) for one in callers])
 
-    def _caller(self, who: StableCaller, now: float, seen: set[StableCaller]) -> int:
-        known = self._ids.get(who)
-        if known is not None and who in seen:
-            return known[0]
-        kept = known[1] if known else self._bounded(who)
-        facts = (kept.exe, kept.script, kept.user, kept.uid, kept.unit, kept.container, kept.image, kept.pod)
-        self._db.execute(_UPSERT_CALLER, (kept.key, *facts, kept.origin, kept.cmdline, now, now))
+    def _place(self, alike: Alike, now: float) -> _Place:
+        """Where an object's requests are counted; found once, since a cell hands over the same each time."""
+        caller = self._caller(alike.caller, now)
+        if len(self._places) >= _MAX_PLACES:
+            self._places.clear()
+        place = _Place(
+            alike,
+            caller,
+            (alike.session, alike.item, alike.decision, alike.reason, alike.cause, self._agent(alike.agent)),
+            # A refusal for the request's form is an attack on the caller, and no need of it.
+            alike.path is not None or alike.session in ("token", "bypass"),
+            alike.path is not None and self._has_room(caller, alike.path),
+        )
+        self._places[id(alike)] = place
+        return place
+
+    def _caller(self, who: StableCaller, now: float) -> int:
+        known: int | None = self._ids.get(who)
         if known is None:
-            (row,) = self._db.execute("SELECT id FROM callers WHERE key = ?", (kept.key,)).fetchone()
-            known = self._ids[who] = (int(row), kept)
-        seen.add(who)
-        return known[0]
+            kept = self._bounded(who)
+            names = (
+                kept.exe,
+                kept.script,
+                kept.user,
+                kept.uid,
+                kept.unit,
+                kept.container,
+                kept.image,
+                kept.pod,
+            )
+            self._db.execute(_ADD_CALLER, (kept.key, *names, kept.origin, kept.cmdline, now, now))
+            (known,) = self._db.execute("SELECT id FROM callers WHERE key = ?", (kept.key,)).fetchone()
+            self._ids[who] = int(known)
+        return int(known)
 
     def _bounded(self, who: StableCaller) -> StableCaller:
         """The caller, or what all further programs of its identity are: nobody fills the ledger alone."""
@@ -224,82 +259,9 @@ class LedgerStore:
         known.add(path)
         return True
 
-    def _used(self) -> int:
-        (pages,) = self._db.execute("PRAGMA page_count").fetchone()
-        (free,) = self._db.execute("PRAGMA freelist_count").fetchone()
-        return int(pages) - int(free)
-
-    def _forget_old(self, now: Moment) -> None:
-        # A clock that has just been set may be wrong: what is old is told when it has held for an hour.
-        if self._steady is None or now.boot - self._steady < _HOUR:
-            return
-        offset, time = now.wall - now.boot, now.wall - self._keep
-        # Not what this boot wrote while its clock was wrong: that is not as old as it looks.
-        (safe,) = self._db.execute(
-            "SELECT min(begin) FROM spans"
-            " WHERE boot = ? AND abs(begin - begin_boot - ?) > ? AND end_boot + ? >= ?",
-            (self._boot, offset, _HOUR, offset, time),
-        ).fetchone()
-        time = time if safe is None else min(time, safe)
-        with self._transaction():
-            self._db.execute("DELETE FROM hours WHERE hour < ?", (time - _HOUR,))
-            for table, column in _AGED:
-                self._db.execute(f"DELETE FROM {table} WHERE {column} < ?", (time,))  # noqa: S608  (our words)
-            self._forget_callers("last_seen < ?", (time,))
-
-    def _make_room(self, now: Moment) -> None:
-        """Oldest hours first: who a caller is and when it was seen last is dearer."""
-        this_hour = int(now.wall) // _HOUR * _HOUR
-        for _ in range(64):
-            if self._used() <= self._pages * _RELIEVED:
-                return
-            with self._transaction():
-                (until,) = self._db.execute(
-                    "SELECT max(hour) FROM"
-                    " (SELECT DISTINCT hour FROM hours WHERE hour < ? ORDER BY hour LIMIT 24)",
-                    (this_hour,),
-                ).fetchone()
-                if until is not None:
-                    self._db.execute("DELETE FROM hours WHERE hour <= ?", (until,))
-                elif not self._evict():
-                    return
-
-    def _evict(self) -> bool:
-        """Forgets an eighth of the callers, the least recently seen, and notes of which time they are
-        missing; False where they are few."""
-        (callers,) = self._db.execute("SELECT count(*) FROM callers").fetchone()
-        if callers <= _FEW_CALLERS:
-            return False
-        oldest = "SELECT id FROM callers ORDER BY last_seen LIMIT ?"
-        self._db.execute(
-            "INSERT INTO losses SELECT min(first_seen), max(last_seen), 'ledger.size', count(*) FROM callers"  # noqa: S608
-            f" WHERE id IN ({oldest})",
-            (callers // 8,),
-        )
-        self._forget_callers(f"id IN ({oldest})", (callers // 8,))
-        return True
-
-    def _forget_callers(self, which: str, values: tuple[object, ...]) -> None:
-        ids = [one for (one,) in self._db.execute(f"SELECT id FROM callers WHERE {which}", values)]  # noqa: S608  (our own words)
-        for table in ("hours", "sessions", "items"):
-            self._db.executemany(f"DELETE FROM {table} WHERE caller = ?", [(one,) for one in ids])  # noqa: S608
-        self._db.executemany("DELETE FROM callers WHERE id = ?", [(one,) for one in ids])
-        if ids:
-            self._forget_rows()
-
     def _forget_rows(self) -> None:
         """Drops what is remembered of rows that may be there no longer."""
         self._ids.clear()
+        self._places.clear()
         self._agents.clear()
         self._items.clear()
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._db.execute("COMMIT")
-        except BaseException:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            raise

@@ -17,7 +17,7 @@ from imds_proxy.ledger.entries import Batch, Entry, Lost, Moment
 from imds_proxy.ledger.schema import NewerLedger, NotALedger
 from imds_proxy.ledger.store import LedgerStore
 
-_QUEUE = 256  # entries that wait for the thread
+_QUEUE = 256  # batches that wait for the thread
 _MAX_HELD = 1024  # entries while the file cannot be written: some minutes
 _MAX_HELD_SUMS = 200_000
 _MAX_ASIDE = 2  # broken files that are kept
@@ -32,7 +32,7 @@ class LedgerWriter:
     def __init__(self, path: Path, open_store: Callable[[], LedgerStore], say: Say) -> None:
         self.path = path
         self._open_store, self._say = open_store, say
-        self._entries: queue.Queue[Entry | None] = queue.Queue(_QUEUE)
+        self._entries: queue.Queue[tuple[Entry, ...] | None] = queue.Queue(_QUEUE)
         self._overflow: Lost | None = None
         self._store: LedgerStore | None = None
         self._held: list[Entry] = []
@@ -40,15 +40,16 @@ class LedgerWriter:
         self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
         self._thread.start()
 
-    def put(self, entry: Entry) -> None:
-        """Hands one entry to the thread, without waiting."""
+    def put(self, *entries: Entry) -> None:
+        """Hands entries that belong together to the thread, without waiting."""
         try:
             if self._overflow is not None:
-                self._entries.put_nowait(self._overflow)
+                self._entries.put_nowait((self._overflow,))
                 self._overflow = None
-            self._entries.put_nowait(entry)
+            self._entries.put_nowait(entries)
         except queue.Full:
-            self._overflow = _lost_with(self._overflow, entry, "the disk stalled")
+            for entry in entries:
+                self._overflow = _lost_with(self._overflow, entry, "the disk stalled")
 
     def close(self, timeout: float = 2.0) -> None:
         """Writes what was handed over, waiting at most `timeout` seconds."""
@@ -59,12 +60,13 @@ class LedgerWriter:
     def _run(self) -> None:
         more = True
         while more:
-            batch = [self._entries.get()]
+            handed = [self._entries.get()]
             with suppress(queue.Empty):
                 while True:
-                    batch.append(self._entries.get_nowait())
-            more = None not in batch
-            self._held += [entry for entry in batch if entry is not None]
+                    handed.append(self._entries.get_nowait())
+            more = None not in handed
+            for entries in handed:
+                self._held += entries or ()
             if self._held:
                 self._write()
         if self._store is not None:

@@ -12,14 +12,17 @@ from collections.abc import Callable
 
 from imds_proxy import __version__
 from imds_proxy.config import Config
-from imds_proxy.ledger.entries import Alike, Batch, Moment, Watch
+from imds_proxy.ledger.entries import Alike, Batch, Installed, Moment, Watch
 from imds_proxy.ledger.store import LedgerStore
 from imds_proxy.ledger.writer import LedgerWriter
 from imds_proxy.protocol.profile import PROFILES
 from imds_proxy.server.events import RequestEvents
+from imds_proxy.server.installed import installed
 from imds_proxy.server.log import Log
 
 _INTERVAL = 0.5  # seconds: a killed daemon loses what it counted since, and less than one second
+
+_DAY = 86400.0  # seconds between looks at what is installed
 
 
 def now() -> Moment:
@@ -70,18 +73,25 @@ class Bookkeeper:
 
     async def run(self) -> None:
         """Until it is cancelled."""
+        look = self._clock().boot
         while True:
             self.note()
+            if self._ledger is not None and self._clock().boot >= look:
+                look += _DAY
+                found = await asyncio.get_running_loop().run_in_executor(None, self._look)
+                self._ledger.put(*found)
             await asyncio.sleep(_INTERVAL)
+
+    def _look(self) -> list[Installed]:
+        return list(installed(self._clock().wall))
 
     def note(self, *, stopping: bool = False) -> None:
         """One batch, now. Without a ledger counts are taken all the same: the log sums them up."""
         sums = self._events.take()
         if self._ledger is not None:
             watch = watch_of(self._config(), self._redirect())
-            self._ledger.put(Batch(self._clock(), watch, [*sums, *self._passing()], stopping))
-            for described in self._events.described():  # after the callers that they are of
-                self._ledger.put(described)
+            batch = Batch(self._clock(), watch, [*sums, *self._passing()], stopping)
+            self._ledger.put(batch, *self._events.described())  # what is described comes after its caller
 
     def close(self) -> None:
         """The last batch; waits a moment for it to be written."""

@@ -89,7 +89,7 @@ def test_a_description_goes_with_its_caller_and_the_latest_counts(tmp_path: Path
     merge.add_ledger(ledger(tmp_path / "a.db", batch(0, (alike(OLD_SDK), 1)), found))
     merge.add_ledger(ledger(tmp_path / "b.db", batch(0, (alike(OLD_SDK), 1)), host="web-2"))
     (caller,) = merge.callers()
-    assert caller.client == {"name": "sdk", "version": "0.3.2", "where": "/srv"}
+    assert caller.client == ("sdk", "0.3.2", "/srv")
     assert (caller.advice, caller.fix, caller.credentials) == ("Do it.", "do it", True)
 
 
@@ -154,7 +154,7 @@ def test_hours_of_all_hosts_make_one_timeline(tmp_path: Path, merge: Merge) -> N
         path = tmp_path / f"{number}.db"
         merge.add_ledger(ledger(path, batch(0, (alike(), 2)), batch(3600, (alike(), 1)), host=f"h{number}"))
     hour = int(START // 3600 * 3600)
-    assert merge.timeline() == [(hour, "legacy", 4), (hour + 3600, "legacy", 2)]
+    assert merge.timeline() == [(hour, "legacy", "allowed", 4), (hour + 3600, "legacy", "allowed", 2)]
 
 
 def test_times_of_a_wrong_clock_are_corrected(tmp_path: Path, merge: Merge) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from histories import CURL, DAY, START, WATCH, alike, at, batch, opened
+from histories import CURL, START, WATCH, alike, batch, opened
 from imds_proxy.ledger.entries import Batch, Described, Installed, Lost, Moment, StableCaller
 from imds_proxy.ledger.schema import open_to_read
 from imds_proxy.ledger.store import LedgerStore
@@ -145,57 +145,6 @@ def test_agents_are_bounded(store: LedgerStore, path: Path) -> None:
     store.write([batch(0, *[(alike(agent=f"agent {n}"), 1) for n in range(3000)])])
     assert rows(path, "SELECT count(*) <= 2049 FROM agents") == [(1,)]
     assert rows(path, "SELECT sum(count) FROM hours") == [(3000,)]
-
-
-def test_what_is_older_than_keep_is_forgotten(path: Path) -> None:
-    store = opened(path, keep=30 * DAY)
-    old, new = StableCaller("/old", user="a"), StableCaller("/new", user="a")
-    store.write([batch(0, (alike(old), 1), (alike(new), 1))])
-    store.write([batch(20 * DAY, (alike(new), 1))])
-    store.write([batch(31 * DAY)])
-    store.write([batch(31 * DAY + second) for second in range(1, 3700, 9)])
-    store.tidy(at(31 * DAY + 3700))
-    store.close()
-    assert rows(path, "SELECT exe FROM callers") == [("/new",)]
-    assert rows(path, "SELECT count(*) FROM hours") == [(1,)]
-    assert rows(path, "SELECT count(*) FROM spans WHERE begin < 1790000000 + 86400") == [(0,)]
-
-
-def test_a_clock_that_was_just_set_makes_nothing_old(path: Path) -> None:
-    store = opened(path, keep=30 * DAY)
-    store.write([batch(0, (alike(), 1))])
-    far = Moment(START + 400 * DAY, 1001.0)
-    store.write([Batch(far, WATCH)])
-    store.tidy(far)
-    store.close()
-    assert rows(path, "SELECT count(*) FROM callers") == [(1,)]
-
-
-def test_what_was_seen_while_the_clock_was_wrong_is_not_as_old_as_it_looks(path: Path) -> None:
-    store = opened(path, keep=30 * DAY)
-    store.write([Batch(Moment(100.0, 50.0), WATCH, [(alike(), 1)])])  # 1970, and the machine has just booted
-    right = [Batch(Moment(START + second, 51.0 + second), WATCH) for second in range(0, 4000, 9)]
-    store.write(right)
-    store.tidy(right[-1].at)
-    store.close()
-    assert rows(path, "SELECT count(*) FROM sessions") == [(1,)]
-
-
-def test_the_file_stays_within_its_size_and_says_what_it_lost(path: Path) -> None:
-    size = 1024 * 1024
-    store = opened(path, size=size)
-    callers = [StableCaller(f"/opt/program-{n}", user=f"user-{n // 100}", uid=n // 100) for n in range(8000)]
-    for number, start in enumerate(range(0, len(callers), 200)):
-        moment = number * 3600.0
-        store.write([batch(moment, *[(alike(one), 1) for one in callers[start : start + 200]])])
-        store.tidy(at(moment))
-    store.close()
-    assert path.stat().st_size <= size
-    (kept,) = rows(path, "SELECT count(*) FROM callers")[0]
-    assert 64 <= kept < 8000
-    assert rows(path, "SELECT count(*) FROM callers WHERE exe = '/opt/program-7999'") == [(1,)]
-    assert rows(path, "SELECT DISTINCT reason FROM losses") == [("ledger.size",)]
-    assert rows(path, "SELECT sum(count) FROM losses") == [(8000 - kept,)]
 
 
 def test_the_ledger_is_the_daemons_alone(store: LedgerStore, path: Path) -> None:
