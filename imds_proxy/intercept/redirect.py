@@ -68,7 +68,8 @@ class InterceptError(Exception):
 
 
 class Redirect(Protocol):
-    """One method of redirecting. Not thread-safe; each call takes milliseconds at most."""
+    """One method of redirecting. Not thread-safe; a call takes a millisecond, or as long as another tool
+    holds the kernel's rules."""
 
     def up(self) -> None:
         """Puts it in force; a second time changes nothing. Raises InterceptError: then nothing is left."""

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import threading
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from imds_proxy.config import Address, Intercept
 from imds_proxy.intercept import passing
@@ -24,6 +28,7 @@ from imds_proxy.server.listener import Listener
 from imds_proxy.server.log import Log
 
 _ADDRESS_SECONDS, _RENEW_ADDRESS = 60, 15.0
+T = TypeVar("T")
 _LAST_CONNECT = 0.05  # seconds: some turns of the loop
 
 
@@ -59,13 +64,16 @@ class Interception:
         self._config, self._services, self._methods = config, tuple(services), methods
         self._house, self._log, self._clock, self._cloud_init = house, log, clock, cloud_init
         self._lock = asyncio.Lock()
+        # Other tools' transactions may hold the kernel's rules for long: the loop does not wait for them.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="redirect")
+        self._turn = threading.Lock()
         self._descriptor = LowDescriptor()
         self._redirect: Redirect | None = None
         self._plan: Plan | None = None
         self._held: list[Address] = []
         self._notes: list[str] = []
         self._renewed = self._address_renewed = 0.0
-        self._lost = False
+        self._lost = self._released = False
         self.listeners: list[Listener] = []
 
     @property
@@ -102,27 +110,31 @@ class Interception:
         async with self._lock:
             if self._redirect is None:
                 return False
-            self._redirect.down()
+            await self._aside(self._redirect.down)
             await self._undo()
             self._log.event("not-intercepting", "calls go to the metadata service itself")
             return True
 
     def release(self) -> None:
         """The daemon stops: new calls go to the service, or are refused. Its drain closes `listeners`."""
-        if self._redirect is not None:
-            self._redirect.release()
+        with self._turn:
+            self._released = True
+            if self._redirect is not None:
+                self._redirect.release()
 
     def finish(self) -> None:
         """The daemon has stopped: its address goes, unless the redirect outlives it."""
         if self._plan is None or not self._plan.closed:
             self._drop()
+        self._thread.shutdown(wait=False)
 
     async def watch(self) -> None:
         """Renews the redirect for as long as the event loop turns."""
         while True:
             await asyncio.sleep(RENEWAL)
-            if self._redirect is not None and not self._lock.locked():
-                self._renew()
+            async with self._lock:
+                if self._redirect is not None:
+                    await self._look_after()
 
     async def report(self) -> Report:
         """What is in force, and which connections go past it. Raises OSError."""
@@ -134,7 +146,7 @@ class Interception:
         services = [str(service) for service in self._services]
         if self._redirect is None or self._plan is None:
             return Report("off", True, self._config.on_failure, services=services, passing=past)
-        status = self._redirect.status()
+        status = await self._aside(self._redirect.status)
         return Report(
             "in-force" if status.in_force else "lapsed",
             True,
@@ -186,9 +198,9 @@ class Interception:
             owner_table=self._config.owner_table,
         )
         self._descriptor.give()
-        self._redirect, self._plan = self._start(plan), plan
+        self._redirect, self._plan = await self._start(plan), plan
         self._renewed = self._address_renewed = self._clock()
-        status = self._redirect.status()
+        status = await self._aside(self._redirect.status)
         self._log.event(
             "intercepting",
             "calls to the metadata service are redirected to this proxy",
@@ -199,11 +211,21 @@ class Interception:
             notes=[*self._notes, *status.notes] or None,
         )
 
-    def _start(self, plan: Plan) -> Redirect:
+    async def _start(self, plan: Plan) -> Redirect:
         """Raises InterceptError."""
-        redirect, notes = put_up(self._methods, self._config.method, plan)
+        start = partial(put_up, self._methods, self._config.method, plan)
+        redirect, notes = await self._aside(start)
         self._notes += notes
         return redirect
+
+    async def _aside(self, work: Callable[[], T]) -> T:
+        """What the work returns, or raises; one at a time, off the loop."""
+
+        def in_turn() -> T:
+            with self._turn:
+                return work()
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, in_turn)
 
     async def _undo(self) -> None:
         """Leaves nothing behind; what callers are being answered is answered."""
@@ -223,7 +245,7 @@ class Interception:
         drop_all(self._held)
         self._held.clear()
 
-    def _renew(self) -> None:
+    async def _look_after(self) -> None:
         now = self._clock()
         stood_still, self._renewed = now - self._renewed, now
         if stood_still > LEASE:
@@ -234,11 +256,11 @@ class Interception:
             )
         try:
             if self._closes_now and self._plan is not None and not self._plan.closed:
-                self._close()
+                await self._close()
             if now - self._address_renewed >= _RENEW_ADDRESS:  # first, else calls would come to no address
                 self._address_renewed = now
                 hold_all(self._held, self._address_seconds)
-            amiss = self._redirect.renew() if self._redirect is not None else None
+            amiss = await self._aside(self._renew)
         except InterceptError as error:
             if not self._lost:
                 self._lost = True
@@ -248,14 +270,17 @@ class Interception:
             self._lost = False
             self._log.event("redirect-put-back", amiss or "it is in force again")
 
-    def _close(self) -> None:
+    def _renew(self) -> str | None:
+        return None if self._released or self._redirect is None else self._redirect.renew()
+
+    async def _close(self) -> None:
         """Cloud-init is done: from now on `on_failure: closed` holds. Raises InterceptError."""
         if self._redirect is None or self._plan is None:
             return
         hold_all(self._held, None)
         plan = replace(self._plan, closed=True)
-        self._redirect.down()
-        self._redirect, self._plan = self._start(plan), plan
+        await self._aside(self._redirect.down)
+        self._redirect, self._plan = await self._start(plan), plan
         self._notes.clear()
         self._log.event("closed", "cloud-init is done: without the proxy calls are refused from now on")
 

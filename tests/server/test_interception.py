@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import socket
+import time
 from collections.abc import Collection, Coroutine, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -256,3 +257,30 @@ def test_takeover_closes_what_goes_past_and_logs_how_many(trial: Trial) -> None:
 
     assert run(main()) == 0
     assert trial.events()[1]["count"] == 0
+
+
+def test_other_tools_that_hold_the_rules_for_long_do_not_hold_the_loop(trial: Trial) -> None:
+    class Slow(NftablesRedirect):
+        def renew(self) -> str | None:
+            time.sleep(1.5)  # as the kernel does while another transaction is applied
+            return super().renew()
+
+    async def main() -> float:
+        interception = trial.make({"nftables": Slow, "ebpf": METHODS["ebpf"]})
+        await interception.up()
+        watching = asyncio.ensure_future(interception.watch())
+        longest, last = 0.0, time.monotonic()
+        until = last + 2.5
+        while last < until:
+            await asyncio.sleep(0.005)
+            longest, last = max(longest, time.monotonic() - last), time.monotonic()
+        watching.cancel()
+        interception.release()  # waits for the renewal under way, and nothing comes after it
+        assert nft("list ruleset") == ""
+        for listener in interception.listeners:
+            listener.close()
+        interception.finish()
+        return longest
+
+    assert run(main()) < 1.2
+    assert nft("list ruleset") == ""
