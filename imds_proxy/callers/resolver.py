@@ -121,15 +121,20 @@ class Resolver:
         local = local_endpoint(accepted)
         if local is None:
             return Ticket(None, origin, now, "the connection is gone")
+        ticket = self.look_up_ends(client, original_destination(accepted, local) or local)
+        if ticket.owner is None and (ends := self._conntrack.original(client, local)) is not None:
+            ticket = self.look_up_ends(*ends)  # the redirect gave the client another port
+        return ticket
+
+    def look_up_ends(self, client: Endpoint, destination: Endpoint) -> Ticket:
+        """The same for a connection between these two, which need not be one of ours."""
+        now, origin = int(time.clock_gettime(time.CLOCK_BOOTTIME) * _TICKS_PER_SECOND), client.host
         if self._diag is None:
             return Ticket(None, origin, now, "sock_diag is not available")
-        destination = original_destination(accepted, local) or local
         if self._notes is not None and (note := self._notes.of(client, destination)) is not None:
             noted = SocketOwner(note.uid, 0, note.cgroup_id)
             return Ticket(noted, origin, now, None, note, (client, destination))
         owner = self._diag.owner(client, destination)
-        if owner is None and (ends := self._conntrack.original(client, local)) is not None:
-            owner = self._diag.owner(*ends)  # the redirect gave the client another port
         if owner is None:
             return Ticket(None, origin, now, "no live socket on this machine has this connection")
         return Ticket(owner, origin, now)

@@ -16,6 +16,7 @@ from typing import Any
 
 from imds_proxy.callers.capture import Captured
 from imds_proxy.callers.resolver import Resolver, Ticket
+from imds_proxy.callers.sockdiag import Endpoint
 from imds_proxy.errors import SHARED_SOCKET, Refused
 from imds_proxy.policy.caller import Caller, Identity
 
@@ -59,7 +60,13 @@ class BoundedAttribution:
     ) -> Caller | Coroutine[Any, Any, Caller]:
         """The caller of a connection just accepted; `peer` is its name, which may be absent; `known` as said
         by `familiar`."""
-        ticket = self._resolver.look_up(accepted, peer if isinstance(peer, tuple) else None)
+        return self._begin(self._resolver.look_up(accepted, peer if isinstance(peer, tuple) else None), known)
+
+    def begin_with(self, client: Endpoint, destination: Endpoint) -> Caller | Coroutine[Any, Any, Caller]:
+        """The same for a connection between these two, which need not be one of ours."""
+        return self._begin(self._resolver.look_up_ends(client, destination), None)
+
+    def _begin(self, ticket: Ticket, known: bytes | None) -> Caller | Coroutine[Any, Any, Caller]:
         caller = self._resolver.resolve(ticket)
         if known is not None and caller is not None and ticket.note is not None and self._resolver.familiar:
             self._resolver.familiar.trust(known, caller)

@@ -123,7 +123,7 @@ def build(config: Config, log: Log, clock: Callable[[], float] = boottime) -> Da
     register = ConnectionRegister[CallerConnection](
         config.limits.connections, config.limits.connections_per_caller
     )
-    attribution = BoundedAttribution(_resolver(config, profile, log))
+    attribution = BoundedAttribution(resolver_of(config, profile, log))
     attribution.watch(*watched_by(service.policy))
     shared = Shared(
         rules=HeadRules(profile, classifier, config.limits.head, config.limits.target),
@@ -227,7 +227,8 @@ def _times(config: Config) -> Times:
     return Times(limits.head_timeout, limits.idle_timeout, limits.write_timeout)
 
 
-def _resolver(config: Config, profile: Profile, log: Log) -> Resolver:
+def resolver_of(config: Config, profile: Profile, log: Log) -> Resolver:
+    """How callers are named by this configuration. Raises OSError where `attribution: ebpf` cannot be had."""
     tree = CgroupTree.find()
     if config.attribution == "procfs":
         return Resolver(tree=tree)
