@@ -38,6 +38,13 @@ def use_all(service: Emulator, proxy: Proxy, token: str, foreign: str, secret: s
         assert proxy.get(f"/latest/global-config/{config}").status == 200
     for wrong in (foreign, token[:-3] + "x==", secret, "x" * 3000):
         proxy.get("/latest/meta-data/mac", wrong)
+    for path in (
+        f"/latest/{token}",
+        f"/latest/api/token/{foreign}/",
+        f"/latest/{ROLE}?t={token}",
+        f"/{secret}",
+    ):
+        proxy.get(path)
     for where in (
         {"X-Forwarded-For": token},
         {"Origin": secret},

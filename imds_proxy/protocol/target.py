@@ -21,12 +21,16 @@ from imds_proxy.errors import (
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~!$&'()*+,=:@")
 # Characters that need encoding, have one meaning, and so are kept encoded however they were written.
 _ENCODED = frozenset(b' "<>[]^`{|}')
+# A segment that may be a secret which a client put into its path: long, and of all kinds of letters.
+_OPAQUE = re.compile(r"(?=.*[a-z])(?=.*[A-Z])(?=.*[0-9])[A-Za-z0-9_=+.-]{40,}")
+_HIDDEN = "***"
+_ROLES = "security-credentials"  # names of roles may be as long
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """`path` goes upstream and into the log; `query` verbatim (None when there was no "?").
+    """`path` goes upstream, `shown` into log and ledger; `query` verbatim (None when there was no "?").
 
     `segments` are those of the path in lower case, without a trailing slash: rules compare these, since
     the service accepts some variants of case. `directory` says that the path ended in a slash.
@@ -36,6 +40,7 @@ class Target:
     query: str | None
     segments: tuple[str, ...]
     directory: bool
+    shown: str
 
     @property
     def key(self) -> tuple[str, str | None]:
@@ -68,7 +73,20 @@ def canonical_target(raw: bytes) -> Target:
         query=query.decode("ascii") if mark else None,
         segments=tuple(segment.lower() for segment in segments),
         directory=directory,
+        shown=_shown(text, segments),
     )
+
+
+def _shown(path: str, segments: list[str]) -> str:
+    """The path without what may be a secret."""
+    if not any(map(_OPAQUE.fullmatch, segments)):
+        return path
+    before = ("", *(segment.lower() for segment in segments))
+    parts = (
+        _HIDDEN if _OPAQUE.fullmatch(segment) and above != _ROLES else segment
+        for segment, above in zip(segments, before, strict=False)
+    )
+    return "/" + "/".join(parts) + ("/" if path.endswith("/") else "")
 
 
 def _segment(raw: bytes) -> str:

@@ -299,7 +299,7 @@ class Service:
             Outcome(
                 caller=peer.caller,
                 session=session,
-                path=request.target.path,
+                path=request.target.shown,
                 item=request.item.value,
                 refusal=error.refusal if error else None,
                 would_refuse=would_refuse,
@@ -319,7 +319,7 @@ def _asked(request: Request) -> str:
 
 def _cell_of(request: Request, peer: Peer, session: Session) -> Cell | None:
     """Where requests like this one are counted that were allowed, with nothing to say, if one was."""
-    path = None if request.is_put else request.target.path
+    path = None if request.is_put else request.target.shown
     return peer.tally.cells.get((path, session, request.agent, None)) if peer.tally is not None else None
 
 

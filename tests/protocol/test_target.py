@@ -191,3 +191,21 @@ def test_canonical_of_canonical_is_canonical_and_nothing_else_escapes(raw: bytes
     assert re.fullmatch(r"[!-~]*", target.text)
     assert not {".", ".."} & set(target.segments)
     assert not re.search(r"%(2[fF]|5[cC]|25|00)", target.path)
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("/latest/meta-data/mac", None),
+        ("/latest/" + "Ab1" * 20, "/latest/***"),
+        ("/latest/" + "Ab1" * 20 + "==/x/", "/latest/***/x/"),
+        ("/latest/meta-data/" + "Ab1" * 12, None),  # shorter than a token
+        ("/latest/meta-data/" + "ab1" * 20, None),  # a hash
+        ("/latest/meta-data/ram/security-credentials/" + "Ab1" * 20, None),  # the name of a role
+        ("/latest/meta-data/tags/instance/acs:autoscaling:scalingGroupIdOfTheGroup1", None),
+    ],
+)
+def test_what_may_be_a_secret_in_a_path_is_not_shown(path: str, shown: str | None) -> None:
+    target = canonical_target(path.encode())
+    assert target.path == path
+    assert target.shown == (shown or path)
