@@ -1,13 +1,15 @@
-"""Accepted connections: named at once, answered at once where that is possible, else given a transport.
+"""Accepted connections: named at once, answered without a transport where that is possible, else given one.
 
-One request on a connection of its own (curl, most SDKs) needs no transport, no task and no second turn of the
-loop: it is read, known by heart, answered and closed.
+One request on a connection of its own (curl, most SDKs) needs no transport and no task: it is read, known
+by heart, answered and closed, in the turn that accepts it or when its bytes come. Whatever else comes, or
+nothing for a moment, makes an ordinary connection of it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import select
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from functools import partial
@@ -18,42 +20,107 @@ from imds_proxy.server.connection import Arrival, CallerConnection
 from imds_proxy.server.listener import Accepted
 from imds_proxy.server.shared import Attribution, Shared
 
-_FIRST = 4096  # bytes of a first request
+_FIRST = 4096  # bytes of a request; what is known by heart is shorter
 _AT_ONCE = 4096  # bytes of an answer that fit into any new connection's buffer
+_MOMENT = 0.05  # seconds, at most twice
+_MOST = 1024  # that wait without a transport; these count to no limit of connections
+_READABLE = select.EPOLLIN | select.EPOLLRDHUP
+
+
+class _Guest:
+    """A connection without a transport: whose, since which naming, and whether it said nothing lately."""
+
+    __slots__ = ("accepted", "caller", "epoch", "shared", "silent")
+
+    def __init__(self, accepted: Accepted, caller: Caller, shared: Shared) -> None:
+        self.accepted, self.caller, self.shared = accepted, caller, shared
+        self.epoch, self.silent = shared.attribution.epoch, False
 
 
 class Arrivals:
-    """Takes batches of a `Listener`. `shared` is asked for each batch, since a reload makes another."""
+    """Takes batches of a `Listener`. `shared` is asked for each batch, since a reload makes another. To be
+    made where a loop runs."""
 
     def __init__(self, shared: Callable[[], Shared]) -> None:
         self._shared = shared
         self._opening: set[asyncio.Task[Any]] = set()
+        self._loop = asyncio.get_running_loop()
+        # One descriptor for the loop, whoever waits: to wait costs a connection one system call.
+        self._epoll = select.epoll()
+        self._guests: dict[int, _Guest] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop.add_reader(self._epoll.fileno(), self._readable)
 
     def welcome(self, batch: Sequence[Accepted]) -> None:
-        """Names all before one is read: a caller that exits loses its name, and the others may still send."""
+        """Names all before one is read: a caller that exits, or becomes another program, is named as what it
+        was; and the others may still send."""
         shared = self._shared()
-        attribution = shared.attribution
-        for accepted, caller in [(one, _named(one, attribution)) for one in batch]:
-            data = b""
+        for accepted, caller in [(one, _named(one, shared.attribution)) for one in batch]:
             if isinstance(caller, Caller):
-                try:
-                    data = os.read(accepted.number, _FIRST)
-                except BlockingIOError:
-                    pass  # nothing has come yet
-                except OSError:
-                    accepted.close()
-                    continue
-                else:
-                    if _answered(accepted, data, caller, shared):
-                        continue
-            self._open(accepted, Arrival(caller, attribution.epoch, data), shared)
+                self._serve(_Guest(accepted, caller, shared))
+            else:
+                self._open(accepted, Arrival(caller, shared.attribution.epoch, b""), shared)
+
+    def _serve(self, guest: _Guest) -> None:
+        accepted = guest.accepted
+        try:
+            data = os.read(accepted.number, _FIRST)
+        except BlockingIOError:
+            self._keep(guest)
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._close(accepted)
+            return
+        closes = _answered(guest, data)
+        if closes is None:
+            self._hand_over(guest, data)
+        elif closes:
+            self._close(accepted)
+        else:
+            self._keep(guest)
+
+    def _keep(self, guest: _Guest) -> None:
+        """Until more comes, or a moment has gone."""
+        number = guest.accepted.number
+        guest.silent = False
+        if number in self._guests:
+            return
+        if len(self._guests) >= _MOST:
+            self._hand_over(guest, b"")
+            return
+        self._guests[number] = guest
+        self._epoll.register(number, _READABLE)
+        if self._timer is None:
+            self._timer = self._loop.call_later(_MOMENT, self._look_round)
+
+    def _readable(self) -> None:
+        for number, _ in self._epoll.poll(0):
+            self._serve(self._guests[number])
+
+    def _look_round(self) -> None:
+        """Makes ordinary connections of those that said nothing since the last look."""
+        for guest in [one for one in self._guests.values() if one.silent]:
+            self._hand_over(guest, b"")
+        for guest in self._guests.values():
+            guest.silent = True
+        self._timer = self._loop.call_later(_MOMENT, self._look_round) if self._guests else None
+
+    def _close(self, accepted: Accepted) -> None:
+        self._guests.pop(accepted.number, None)
+        accepted.close()  # which takes it out of the epoll too
+
+    def _hand_over(self, guest: _Guest, data: bytes) -> None:
+        if self._guests.pop(guest.accepted.number, None) is not None:
+            self._epoll.unregister(guest.accepted.number)
+        self._open(guest.accepted, Arrival(guest.caller, guest.epoch, data), guest.shared)
 
     def _open(self, accepted: Accepted, arrival: Arrival, shared: Shared) -> None:
-        loop = asyncio.get_running_loop()
-        opening = loop.create_task(
-            loop.connect_accepted_socket(partial(CallerConnection, shared, arrival), accepted.socket)
+        connect = self._loop.connect_accepted_socket(
+            partial(CallerConnection, shared, arrival), accepted.socket
         )
-        self._opening.add(opening)
+        self._opening.add(opening := self._loop.create_task(connect))
         opening.add_done_callback(self._opened)
 
     def _opened(self, opening: asyncio.Task[Any]) -> None:
@@ -69,17 +136,24 @@ def _named(accepted: Accepted, attribution: Attribution) -> Caller | Coroutine[A
     return attribution.begin(accepted.socket, accepted.peername, known)
 
 
-def _answered(accepted: Accepted, data: bytes, caller: Caller, shared: Shared) -> bool:
-    """Whether these bytes are one request that is known by heart and the last; then it is answered."""
-    hosts = shared.hosts(accepted.own_name)
-    remembered, failure = shared.memory.met(caller, hosts, shared.attribution.epoch)
+def _answered(guest: _Guest, data: bytes) -> bool | None:
+    """Whether the connection is over after the answer to these bytes, which are one request known by heart;
+    None where they are not."""
+    shared = guest.shared
+    try:
+        hosts = shared.hosts(guest.accepted.own_name)
+    except OSError:
+        return True  # it is gone
+    if guest.epoch != shared.attribution.epoch:
+        return None
+    remembered, failure = shared.memory.met(guest.caller, hosts, guest.epoch)
     plan = remembered.plans.get(data)
-    if plan is None or not plan.closes or len(plan.wire) > _AT_ONCE:
-        return False
+    if plan is None or len(plan.wire) > _AT_ONCE:
+        return None
     answer = plan.answer(shared.clock(), failure)
     if answer is None:
-        return False
+        return None
     with suppress(OSError):  # the caller left
-        os.write(accepted.number, answer)
-    accepted.close()
+        if os.write(guest.accepted.number, answer) == len(answer):
+            return plan.closes
     return True

@@ -329,7 +329,8 @@ class CallerConnection(asyncio.Protocol):
         if self._paused:
             self._paused = False
             self._transport.resume_reading()
-        if self._peer is not None and not (self._blocked or self._reader.partial or self._reader.ended):
+        busy = self._blocked or self._reader.partial or self._reader.ended
+        if self._peer is not None and not busy and self._epoch == self._shared.attribution.epoch:
             self._plans = self._peer.remembered.plans
 
     def _encode(self, request: Request, answer: Answer) -> bytes:

@@ -13,7 +13,6 @@ import socket
 import struct
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import lru_cache
 
 from imds_proxy.config import Address
@@ -23,10 +22,9 @@ _FREE_BIND, _FREE_BIND6 = (socket.IPPROTO_IP, 15), (socket.IPPROTO_IPV6, 78)  # 
 _BATCH = 64  # accepted in one turn of the loop, so that others have theirs
 _PAUSE = 0.1  # seconds without accepting when there are no more descriptors
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-# Seconds in which a connection is kept from us until its first bytes are there: then it is read in the turn
-# that accepts it (bench: a third of the CPU of one-shot connections). Silent ones come later, as ever.
-_DEFER = 1
 _NAME = 28  # bytes of a socket address at most
+# Not deferred (TCP_DEFER_ACCEPT): it would spare a third of the CPU of one-shot connections, and name a
+# caller that connects, runs another program and then sends as what it became (ATTACKS 23).
 _FLAGS = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 
 
@@ -104,8 +102,6 @@ class Listener:
     def __init__(self, listening: socket.socket, welcome: Callable[[Sequence[Accepted]], None]) -> None:
         """The socket becomes this listener's own. To be made where a loop runs."""
         listening.setblocking(False)
-        with suppress(OSError):
-            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, _DEFER)
         self.socket, self._welcome = listening, welcome
         self._local = _own_name(listening)
         self._loop = asyncio.get_running_loop()

@@ -212,3 +212,68 @@ def test_a_caller_that_says_nothing_and_leaves_leaves_nothing_behind() -> None:
         return len(daemon.register)
 
     assert arriving(talk) == 0
+
+
+def test_who_keeps_the_connection_is_answered_again_and_again_without_a_transport() -> None:
+    async def talk(port: int, daemon: Daemon) -> tuple[list[bytes], int, bytes]:
+        for _ in range(3):
+            await asked(port, MAC, linger=True)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        bodies = []
+        for _ in range(4):
+            writer.write(MAC)
+            bodies.append((await answer(reader))[2])
+        registered = len(daemon.register)
+        await until(lambda: len(daemon.register) == 1)  # a moment without a word
+        writer.write(LAST)
+        last = await reader.read()
+        writer.close()
+        return bodies, registered, last
+
+    bodies, registered, last = arriving(talk)
+    assert bodies == [b"/latest/meta-data/mac"] * 4
+    assert registered == 0
+    assert last.endswith(b"/latest/meta-data/mac")
+
+
+def test_who_sends_later_is_answered_when_it_does() -> None:
+    async def talk(port: int, daemon: Daemon) -> set[bytes]:
+        for _ in range(3):
+            await asked(port, LAST)
+        raw = set()
+        for pause in (0.005, 0.2):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            await asyncio.sleep(pause)
+            writer.write(LAST)
+            raw.add(await reader.read())
+            writer.close()
+        return raw
+
+    (raw,) = arriving(talk)
+    assert raw.endswith(b"/latest/meta-data/mac")
+
+
+def test_a_reload_that_names_callers_anew_asks_again_before_it_answers() -> None:
+    attribution = Named()
+
+    async def talk(port: int, daemon: Daemon) -> int:
+        for _ in range(3):
+            await asked(port, LAST)
+        named = len(attribution.named)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        await until(lambda: len(attribution.named) > named)
+        attribution.epoch = 1
+        writer.write(LAST)
+        assert (await reader.read()).endswith(b"/latest/meta-data/mac")
+        writer.close()
+        return len(attribution.named) - named
+
+    assert arriving(talk, attribution) == 2
+
+
+async def until(condition: Callable[[], object]) -> None:
+    for _ in range(500):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it did not come to that")
