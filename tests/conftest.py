@@ -11,9 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 import evidence
 
+# How long an example takes says nothing on a machine that others use too.
+settings.register_profile("shared machine", deadline=None)
+settings.load_profile("shared machine")
 LAST = "test_no_secrets.py"
 # Whole operating systems, and packages as they were built: nothing in them was written by a daemon.
 _NOT_KEPT = ("imds-root-", "imds-package-")
