@@ -87,11 +87,11 @@ class Bookkeeper:
 
     def note(self, *, stopping: bool = False) -> None:
         """One batch, now. Without a ledger counts are taken all the same: the log sums them up."""
-        sums = self._events.take()
+        sums, described = self._events.take(), self._events.described()
         if self._ledger is not None:
             watch = watch_of(self._config(), self._redirect())
             batch = Batch(self._clock(), watch, [*sums, *self._passing()], stopping)
-            self._ledger.put(batch, *self._events.described())  # what is described comes after its caller
+            self._ledger.put(batch, *described)  # what is described comes after its caller
 
     def close(self) -> None:
         """The last batch; waits a moment for it to be written."""

@@ -31,6 +31,7 @@ from imds_proxy.server.looking import LookingThread
 
 _MAX_CALLS = 64  # kinds of calls of one caller that are kept
 _AGAIN = 60.0  # seconds between looks at one caller
+_MAX_DUE = 1024  # callers that wait for a verdict
 _SHELLS = ("sh", "bash", "dash", "ash", "zsh", "ksh", "busybox")
 _MAX_AGENT = 160
 _NOT_LOOKED_AT = Evidence(missing="its process could not be looked at")
@@ -57,6 +58,8 @@ class ClientDesk:
         self._log, self._facts, self._clock = log, facts, clock
         self._known: LRUCache[bytes, _Known] = LRUCache(4096)
         self._looks = TokenBucket(10, 40, clock())
+        self._verdicts = TokenBucket(20, 100, clock())
+        self._due: dict[bytes, _Known] = {}
         self._thread = LookingThread(self._gave_up)
         self._described: dict[bytes, Described] = {}
 
@@ -77,12 +80,17 @@ class ClientDesk:
         sight = None
         if session is not Session.HARDENED and self._clock() - known.looked_at > _AGAIN:
             sight = self._take(caller)
-            if sight is not None:
-                known.looked_at, known.caller = self._clock(), caller
-        self._examine(key, known, sight)
+        if sight is not None:
+            known.looked_at, known.caller = self._clock(), caller
+            self._examine(key, known, sight)  # at once: the process may end soon
+            return
+        if len(self._due) < _MAX_DUE:
+            self._due[key] = known
+        self._work_off()
 
     def take(self) -> list[Described]:
-        """The verdicts that are new since the last call."""
+        """The verdicts that are new since the last call; to be called now and then."""
+        self._work_off()
         taken = list(self._described.values())
         self._described.clear()
         return taken
@@ -97,17 +105,25 @@ class ClientDesk:
             return None
         return take_sight(process.pid, caller.start_ticks)
 
+    def _work_off(self) -> None:
+        """What is due goes to the thread, at a bounded rate: a caller with many kinds of calls waits, and is
+        judged once for all of them."""
+        while self._due and self._verdicts.take(self._clock()):
+            key = next(iter(self._due))
+            self._examine(key, self._due.pop(key), None)
+
     def _examine(self, key: bytes, known: _Known, sight: Sight | None) -> None:
-        loop = asyncio.get_running_loop()
-        usage, script = usage_of(known.caller, tuple(known.calls)), known.caller.script
-        image = known.caller.container_image
-        words = known.caller.process.cmdline if known.caller.process else ()
+        loop, caller = asyncio.get_running_loop(), known.caller
+        words = caller.process.cmdline if caller.process else ()
         command = words[0] if words else None
 
         def work() -> None:
             if sight is not None:
                 with sight:
-                    known.evidence = look(sight, catalogue(), script, image, command=command)
+                    known.evidence = look(
+                        sight, catalogue(), caller.script, caller.container_image, command=command
+                    )
+            usage = usage_of(caller, tuple(known.calls))
             verdict = judge(catalogue(), usage, known.evidence or _NOT_LOOKED_AT)
             with suppress(RuntimeError):  # the loop has ended
                 loop.call_soon_threadsafe(self._learnt, key, known, verdict)

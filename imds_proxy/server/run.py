@@ -163,9 +163,10 @@ async def _serve(
     if keeps_grants:
         _save_grants(daemon, grants, log)
     _save_hot(daemon, hot)
+    daemon.events.close()
+    await asyncio.sleep(0)  # what was found out last is told
     books.close()
     daemon.events.summarise()
-    daemon.events.close()
     daemon.attribution.close()
     daemon.pool.close()
     if not succeeded.is_set():

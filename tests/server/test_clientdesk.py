@@ -15,12 +15,15 @@ from pathlib import Path
 import pytest
 
 from imds_proxy.clients.naming import Call
+from imds_proxy.emulator.service import Emulator
+from imds_proxy.emulator.settings import Settings
 from imds_proxy.ledger.entries import Described, StableCaller
 from imds_proxy.policy.caller import Caller, Identity, Process, Program
 from imds_proxy.protocol.session import Session
 from imds_proxy.server.clientdesk import ClientDesk, usage_of
 from imds_proxy.server.events import facts_of
 from imds_proxy.server.log import Log
+from proxy import running_proxy
 from trees import distribution, write
 
 ROLE = "/latest/meta-data/ram/security-credentials/demo-role"
@@ -79,6 +82,7 @@ class Desk:
 
     async def settle(self) -> list[Described]:
         """What was found out, once the thread is idle."""
+        self.desk._work_off()
         idle = asyncio.Event()
         loop = asyncio.get_running_loop()
         assert self.desk._thread.put(partial(_wake, loop, idle))
@@ -207,6 +211,46 @@ def test_a_flood_of_callers_is_looked_at_at_a_bounded_rate(
     asyncio.run(scenario())
     assert max(open_files) - before < 64 * 5  # what waits is held open, and only some may wait
     desk.lines()
+
+
+def test_a_caller_with_many_kinds_of_calls_is_judged_for_all_of_them_and_seldom(
+    environment: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def scenario() -> list[Described]:
+        with running(environment) as caller:
+            for number in range(500):
+                desk.saw(caller, f"agent{number}/1.0")
+            return await desk.settle()
+
+    desk = Desk(capsys)
+    (one,) = asyncio.run(scenario())
+    assert 30 <= len(one.findings) <= 64
+    assert len(desk.lines()) <= 65
+
+
+@pytest.mark.root
+def test_a_daemon_that_gave_up_root_looks_all_the_same(environment: Path, tmp_path: Path) -> None:
+    """At files that only root may read, with the capabilities that it kept."""
+    program = (
+        "import sys, urllib.request as u; headers = {'User-Agent': 'python-urllib3/2.0'};"
+        "print(u.urlopen(u.Request(sys.argv[1], headers=headers)).status)"
+    )
+    environment.chmod(0o700)
+    with (
+        Emulator(settings=Settings(http_tokens="required", role="demo-role")) as service,
+        running_proxy(service.address, {"user": "65534"}, state=tmp_path / "state") as proxy,
+    ):
+        words = [f"{environment}/bin/python", "-c", program, f"http://127.0.0.1:{proxy.port}{ROLE}"]
+        done = subprocess.run(words, capture_output=True, env={}, timeout=60)
+        assert done.stdout == b"200\n", done.stderr
+        assert Path(f"/proc/{proxy.process.pid}/status").read_text().count("65534") >= 4
+        assert proxy.stop() == 0
+        (line,) = [line for line in proxy.log() if line["event"] == "client"]
+    assert line["client"] == {
+        "name": "alibabacloud-credentials",
+        "version": "0.3.2",
+        "where": str(environment),
+    }
 
 
 def test_a_shell_s_script_is_where_a_command_is_called() -> None:
