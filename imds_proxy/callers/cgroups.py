@@ -12,6 +12,7 @@ _RUNTIME_PREFIX = r"(?:docker-|cri-containerd-|crio-|libpod-|nerdctl-)"
 _CONTAINER = re.compile(rf"{_RUNTIME_PREFIX}?([0-9a-f]{{64}})(?:\.scope)?")
 _CONTAINERD_PLAIN = re.compile(r"[^:]*:cri-containerd:([0-9a-f]{64})")  # cgroupfs paths with a systemd driver
 _POD = re.compile(r"(?:kubepods(?:-[a-z]+)?-)?pod([0-9a-f][0-9a-f_-]{31,35})(?:\.slice)?")
+_PODMAN_POD = re.compile(r"^/libpod_parent/[0-9a-f]{64}(?=/)")  # with cgroupfs paths; a container's is below
 _USER_SLICE = re.compile(r"user-[0-9]+\.slice")
 _USER_MANAGER = re.compile(r"user@([0-9]+)\.service")
 # These services start containers below their own cgroup when told to use cgroupfs paths.
@@ -59,7 +60,7 @@ def path_membership(path: str) -> Membership:
     owner: str | None = None
     unit: str | None = None
     pod: str | None = None
-    for segment in path.split("/"):
+    for segment in _PODMAN_POD.sub("", path).split("/"):
         container = _container(segment)
         if container:
             return Membership(container=_owned(owner, container))

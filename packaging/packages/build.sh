@@ -38,7 +38,8 @@ stage_pure() {
   # so that an upgrade may change a default without asking.
   sed -E 's/^([^#[:space:]].*|[[:space:]]+[^#[:space:]].*)$/#\1/' packaging/config.example.yaml \
     >"$root/etc/imds-proxy/config.yaml"
-  install -D -m 644 packaging/systemd/imds-proxy.service "$root/usr/lib/systemd/system/imds-proxy.service"
+  install -d "$root/usr/lib/systemd/system"
+  install -m 644 packaging/systemd/imds-proxy.{service,socket} "$root/usr/lib/systemd/system/"
   install -D -m 644 packaging/systemd/imds-proxy.socket "$root/usr/lib/systemd/system/imds-proxy.socket"
   install -D -m 644 packaging/systemd/imds-proxy.sysusers "$root/usr/lib/sysusers.d/imds-proxy.conf"
   documents "$root"

@@ -35,6 +35,9 @@ CONTAINERS = [
     (f"/docker/{ID}/docker/{OTHER}", ID),
     (f"/system.slice/nerdctl-{ID}.scope", ID),
     (f"/machine.slice/libpod-{ID}.scope/container", ID),
+    (f"/libpod_parent/{OTHER}/libpod-{ID}", ID),
+    (f"/libpod_parent/libpod-{ID}", ID),
+    (f"/libpod_parent/{OTHER}", OTHER),
     (
         f"/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{POD_}.slice/cri-containerd-{ID}.scope",
         ID,

@@ -40,6 +40,7 @@ class Store:
         """An image of a whole root file system."""
         container = self.buildah("from", "scratch").strip()
         self.buildah("add", container, str(root), "/")
+        self.buildah("config", "--env", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", container)
         self.buildah("commit", "--rm", container, name)
         return name
 
