@@ -29,7 +29,7 @@ curl -sf -H "X-aliyun-ecs-metadata-token: $token" {ROLE} >/dev/null
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
-    with metadata_lab("--listen", f"{SERVICE}:80") as lab:
+    with metadata_lab("--listen", f"{SERVICE}:80", "--latency", "100") as lab:  # as far as any service is
         yield lab
 
 
