@@ -10,7 +10,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from imds_proxy.callers.capture import (
     Captured,
@@ -36,6 +36,7 @@ from imds_proxy.callers.recent import Habits, RecentProcesses, SeenProcess, key_
 from imds_proxy.callers.redact import safe_text
 from imds_proxy.callers.redirect import endpoint_of, local_endpoint, original_destination
 from imds_proxy.callers.sockdiag import Endpoint, SockDiag, SocketOwner
+from imds_proxy.callers.ticket import Ticket
 from imds_proxy.callers.usernames import UserNames
 from imds_proxy.policy.caller import Caller, Identity, Process
 
@@ -48,22 +49,6 @@ _NEWEST = 8  # pids below the last one given that are looked at first
 _CAPTURES, _NEW_DESCRIPTORS = 3, 64  # of these processes and their descriptors; together well under 1 ms
 _SCAN_SECONDS = 0.25  # a scan that takes longer gives up: the caller waits one second at most
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
-
-
-@dataclass(frozen=True, slots=True)
-class Ticket:
-    """What the kernel said at accept. `owner` is None for an unresolved caller, then `why` says the reason.
-    With a `note` of the connect its process is known too, and `owner` is made of it (without an inode).
-    `origin` is the peer's address as text, None when there was none. `accepted_ticks` is the time of the
-    look-up in clock ticks since boot, the unit of a process's start time.
-    """
-
-    owner: SocketOwner | None
-    origin: str | None
-    accepted_ticks: int
-    why: str | None = None
-    note: ConnectNote | None = None
-    ends: tuple[Endpoint, Endpoint] | None = None
 
 
 class Resolver:

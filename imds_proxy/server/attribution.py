@@ -15,8 +15,9 @@ from contextlib import suppress
 from typing import Any
 
 from imds_proxy.callers.capture import Captured
-from imds_proxy.callers.resolver import Resolver, Ticket
+from imds_proxy.callers.resolver import Resolver
 from imds_proxy.callers.sockdiag import Endpoint
+from imds_proxy.callers.ticket import Ticket
 from imds_proxy.errors import SHARED_SOCKET, Refused
 from imds_proxy.policy.caller import Caller, Identity
 

@@ -19,8 +19,9 @@ import pytest
 
 from imds_proxy.callers.cgroupfs import CgroupTree
 from imds_proxy.callers.connects import ConnectNote, ConnectNotes, note_connects
-from imds_proxy.callers.resolver import Resolver, Ticket
+from imds_proxy.callers.resolver import Resolver
 from imds_proxy.callers.sockdiag import Endpoint
+from imds_proxy.callers.ticket import Ticket
 from imds_proxy.emulator.service import Emulator
 from imds_proxy.policy.caller import Caller
 from proxy import running_proxy
