@@ -28,10 +28,12 @@ WATCH = Watch("upgrade", "enforce", "redirect", "1.0")
 
 @dataclass(frozen=True)
 class Merged:
-    """One run: how many callers it gave, wall seconds, peak memory in MiB, size of all ledgers in MiB."""
+    """One run: how many callers it gave, wall and CPU seconds, peak memory in MiB, size of all ledgers in
+    MiB."""
 
     callers: int
     seconds: float
+    cpu: float
     memory: float
     size: float
 
@@ -94,7 +96,8 @@ def merge(directory: Path) -> Merged:
             raise RuntimeError(f"report exited with {child.returncode}")
         out.seek(0)
         callers = sum(line.startswith("    {") and '"sessions"' in line for line in out)
-    return Merged(callers, seconds, usage.ru_maxrss / 1024, size)
+    cpu = usage.ru_utime + usage.ru_stime
+    return Merged(callers, seconds, cpu, usage.ru_maxrss / 1024, size)
 
 
 def main() -> int:
@@ -115,7 +118,7 @@ def main() -> int:
         print(
             f"{arguments.ledgers} ledgers of {arguments.callers} callers ({found.size:.0f} MiB), "
             f"{distinct:.0%} of them on one host only: {found.callers} callers, "
-            f"{found.seconds:.1f} s, {found.memory:.0f} MiB",
+            f"{found.seconds:.1f} s ({found.cpu:.1f} s of CPU), {found.memory:.0f} MiB",
             flush=True,
         )
         rows.append(
@@ -123,6 +126,7 @@ def main() -> int:
                 "distinct": distinct,
                 "callers": found.callers,
                 "seconds": round(found.seconds, 2),
+                "cpu_seconds": round(found.cpu, 2),
                 "mebibytes": round(found.memory, 1),
             }
         )
