@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
-from imds_proxy.callers.resolver import PID_UNKNOWN, Resolver, Ticket
+from imds_proxy.callers.resolver import PID_UNKNOWN, Resolver
 from imds_proxy.callers.sockdiag import SocketOwner
+from imds_proxy.callers.ticket import Ticket
 from imds_proxy.policy.caller import Caller, Identity
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
