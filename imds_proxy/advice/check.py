@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import TextIO
 
 from imds_proxy.callers.script import is_interpreter
-from imds_proxy.config import DEFAULT_PATH, ConfigErrors, load
+from imds_proxy.config import DEFAULT_PATH, ConfigErrors, Intercept, load
 from imds_proxy.config_values import printable
 from imds_proxy.policy.decision import Policy
 from imds_proxy.policy.matching import is_glob
 from imds_proxy.policy.rules import Rule, hidden_by
 from imds_proxy.server.build import policy_of
 
+_PRIVILEGED = 1024  # the first port at which any user may listen
 # Nothing tells these facts yet: they come with the Kubernetes part.
 _UNTOLD = (
     "container_name",
@@ -45,7 +46,7 @@ def run_check(path: Path | None, out: TextIO, err: TextIO) -> int:
             err.write(f"{error}\n")
         return os.EX_CONFIG
     name = printable(str(path))
-    for warning in warnings_of(policy_of(config)):
+    for warning in (*warnings_of(policy_of(config)), *warnings_of_redirect(config.intercept)):
         err.write(f"{name}: warning: {printable(warning)}\n")
     out.write(f"{name}: configuration ok\n")
     return 0
@@ -57,6 +58,16 @@ def warnings_of(policy: Policy) -> Iterator[str]:
         yield f"rule '{rule.name}' never decides: the earlier rule '{earlier.name}' means all that it means"
     for rule in policy.rules:
         yield from (f"rule '{rule.name}' {what}" for what in _of_rule(rule, policy))
+
+
+def warnings_of_redirect(intercept: Intercept) -> Iterator[str]:
+    """What is allowed of a redirect but unwise."""
+    for address in intercept.address:
+        if intercept.on_failure == "closed" and address.port >= _PRIVILEGED and not intercept.exempt_uid:
+            yield (
+                f"intercept.address {address} with on_failure closed: while the daemon is dead any user can "
+                f"listen there and be given every call; a port below {_PRIVILEGED} is root's"
+            )
 
 
 def _of_rule(rule: Rule, policy: Policy) -> Iterator[str]:

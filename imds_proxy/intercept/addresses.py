@@ -74,7 +74,11 @@ def hold(host: str, seconds: int | None) -> None:
     until = seconds if seconds is not None else _FOREVER
     attributes = _attribute(_CACHE_INFO, _LIFETIME.pack(until, until, 0, 0))
     attributes += _attribute(_FLAGS, struct.pack("=I", _NO_DAD | _NO_PREFIX_ROUTE))
-    _change(_NEW, host, attributes, _REPLACE | _CREATE)
+    try:
+        _change(_NEW, host, attributes, _REPLACE | _CREATE)
+    except PermissionError:
+        if found is None:  # else it is there, and may be all that is needed
+            raise
 
 
 def hold_all(addresses: Sequence[Address], seconds: int | None) -> list[Address]:

@@ -47,12 +47,12 @@ class Nftables:
             ) from None
         before = _netfilter_sockets()
         self._context: int | None = self._library.nft_ctx_new(0)
-        self.descriptor = min(_netfilter_sockets() - before)
-        if self.descriptor > _HIGHEST:
+        self.descriptor = min(_netfilter_sockets() - before, default=-1)
+        if not 0 <= self.descriptor <= _HIGHEST:
             self.close()
             raise InterceptError(
                 "no-descriptor",
-                f"descriptor {self.descriptor} is too high for libnftables",
+                f"libnftables has no low descriptor ({self.descriptor})",
                 "restart the daemon",
             )
         self._library.nft_ctx_buffer_output(self._context)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 
+from imds_proxy.intercept.given import GivenRedirect
 from imds_proxy.intercept.redirect import InterceptError, Plan, Redirect
 
 Method = Callable[[Plan], Redirect]
@@ -15,7 +17,8 @@ AUTO = "auto"
 def put_up(methods: Mapping[str, Method], chosen: str, plan: Plan) -> tuple[Redirect, list[str]]:
     """A redirect in force, and notes on what was tried before it. `auto` tries `methods` in their order.
 
-    Raises InterceptError: that of the first.
+    Where this process may make none, one that stands (`closed`) and lets its user's calls through is taken as
+    it is. Raises InterceptError: that of the first.
     """
     failures: list[tuple[str, InterceptError]] = []
     for name in methods if chosen == AUTO else (chosen,):
@@ -28,4 +31,9 @@ def put_up(methods: Mapping[str, Method], chosen: str, plan: Plan) -> tuple[Redi
             failures.append((name, error))
         else:
             return redirect, [f"not by {name}: {error}" for name, error in failures]
-    raise failures[0][1]
+    first = failures[0][1]
+    if first.slug != "no-capability" or not plan.closed or plan.exempt_uid != os.geteuid():
+        raise first
+    given = GivenRedirect(plan)
+    given.up()
+    return given, []

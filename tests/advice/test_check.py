@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from imds_proxy.advice import check as module
-from imds_proxy.advice.check import run_check, warnings_of
+from imds_proxy.advice.check import run_check, warnings_of, warnings_of_redirect
 from imds_proxy.config import parse
 from imds_proxy.server.build import policy_of
 
@@ -109,3 +109,21 @@ def test_warnings_are_printed_and_the_file_is_still_ok(tmp_path: Path) -> None:
     code, out, err = check(file)
     assert (code, out) == (0, f"{file}: configuration ok\n")
     assert err.startswith(f"{file}: warning: rule 'a' gives a sensitive item to every caller")
+
+
+@pytest.mark.parametrize(
+    ("section", "warns"),
+    [
+        ("{on_failure: closed, address: 169.254.1.1:8080}", True),
+        ("{on_failure: closed}", False),
+        ("{on_failure: open, address: 169.254.1.1:8080}", False),
+        # A pod's own: nobody else is in it.
+        ("{on_failure: closed, address: 169.254.1.1:8080, exempt_uid: 64646}", False),
+    ],
+)
+def test_a_listener_that_any_user_could_take_from_a_dead_daemon_gets_a_warning(
+    section: str, warns: bool
+) -> None:
+    said = list(warnings_of_redirect(parse(f"intercept: {section}", "c.yaml").intercept))
+    assert bool(said) == warns
+    assert all("any user can listen there" in one for one in said)
