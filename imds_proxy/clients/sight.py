@@ -1,4 +1,4 @@
-"""A process held in sight: its root, working directory and executable are held open, and outlive it.
+"""A process held in sight: its root and its executable are held open, and outlive it.
 
 To take it is cheap enough for the event loop. What /proc shows of the process's memory (command line,
 environment, maps) is read when it is asked for, in a thread: a hostile process can make such a read hang.
@@ -19,11 +19,10 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """`root`, `directory` and `executable` are descriptors (O_PATH), None where they could not be had;
+    """`root` and `executable` are descriptors (O_PATH), None where they could not be had;
     `directory_path` and `executable_path` as the process sees them; `process` is its /proc directory."""
 
     root: int | None
-    directory: int | None
     executable: int | None
     directory_path: str | None
     executable_path: str | None
@@ -40,7 +39,7 @@ class Sight:
 
     def close(self) -> None:
         """Lets go of the process."""
-        for one in (self.root, self.directory, self.executable, self.process):
+        for one in (self.root, self.executable, self.process):
             if one is not None:
                 with suppress(OSError):
                     os.close(one)
@@ -104,7 +103,6 @@ def take_sight(pid: int, start_ticks: int | None, proc_root: str = "/proc") -> S
     chroot = _link(process, "root") or "/"
     return Sight(
         root=root,
-        directory=_held(process, "cwd"),
         executable=_held(process, "exe"),
         directory_path=_inside(chroot, _link(process, "cwd")),
         executable_path=_inside(chroot, _link(process, "exe")),

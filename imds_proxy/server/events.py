@@ -96,7 +96,7 @@ class RequestEvents:
         cell, new = _cell(outcome, caller)
         self._tally.bump(cell)
         if new and self._clients is not None and outcome.refusal not in FORM_REFUSALS:
-            stable, agent = caller.stable, outcome.agent
+            stable, agent = caller.stable, cell.alike.agent
             self._clients.saw(outcome.caller, stable, outcome.session, agent, outcome.path, outcome.cause)
         if outcome.session not in caller.seen:
             caller.seen.add(outcome.session)

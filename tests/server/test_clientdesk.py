@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from imds_proxy.protocol.session import Session
 from imds_proxy.server.clientdesk import ClientDesk, usage_of
 from imds_proxy.server.events import facts_of
 from imds_proxy.server.log import Log
+from imds_proxy.server.looking import LookingThread
 from proxy import running_proxy
 from trees import distribution, write
 
@@ -41,9 +43,9 @@ def environment(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def running(environment: Path) -> Iterator[Caller]:
-    words = (f"{environment}/bin/python", "-c", STAY)
-    process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={})
+def running(environment: Path, words: tuple[str, ...] = (), **variables: str) -> Iterator[Caller]:
+    words = words or (f"{environment}/bin/python", "-c", STAY)
+    process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=variables)
     try:
         assert process.stdout is not None and process.stdout.readline()
         exe = str(Path(f"/proc/{process.pid}/exe").readlink())
@@ -251,6 +253,42 @@ def test_a_daemon_that_gave_up_root_looks_all_the_same(environment: Path, tmp_pa
         "version": "0.3.2",
         "where": str(environment),
     }
+
+
+HANGING = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+service = os.open("/dev/fuse", os.O_RDWR)
+assert libc.unshare(0x20000) == 0  # a mount namespace of its own
+assert libc.mount(b"none", b"/", None, 0x44000, None) == 0  # private
+options = f"fd={service},rootmode=40000,user_id=0,group_id=0".encode()
+assert libc.mount(b"hanging", sys.argv[1].encode(), b"fuse", 0, options) == 0
+print("here", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.root
+def test_a_file_system_that_never_answers_hangs_no_request_and_no_later_look(
+    environment: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hanging = tmp_path / "hanging"
+    hanging.mkdir()
+    words = (f"{environment}/bin/python", "-c", HANGING, str(hanging))
+
+    async def scenario() -> list[Described]:
+        desk.desk._thread = LookingThread(desk.desk._gave_up, patience=0.2)
+        with running(environment) as well, running(environment, words, PYTHONPATH=str(hanging)) as hostile:
+            desk.saw(hostile)
+            await asyncio.sleep(0.5)  # it hangs: there is nothing to wait for
+            assert desk.desk.take() == []
+            desk.saw(replace(well, program=Program(script="/srv/well.py")))
+            return await desk.settle()
+
+    desk = Desk(capsys)
+    (one,) = asyncio.run(scenario())
+    assert one.client is not None and one.client["version"] == "0.3.2"
+    assert [line["event"] for line in desk.lines()] == ["client-look-hangs", "client"]
 
 
 def test_a_shell_s_script_is_where_a_command_is_called() -> None:
