@@ -15,7 +15,7 @@ from typing import TextIO
 
 from imds_proxy.config import DEFAULT_PATH, Config, ConfigErrors, load, override
 from imds_proxy.config_values import Address, printable
-from imds_proxy.doctor import clients, cloud, interception, machine, network, sock_diag
+from imds_proxy.doctor import clients, cloud, interception, kubernetes, machine, network, sock_diag
 from imds_proxy.doctor.exchange import ServiceError
 from imds_proxy.doctor.finding import Finding, as_json, as_text
 from imds_proxy.doctor.interview import interview
@@ -106,6 +106,8 @@ def _examine(config: Config, ask_upstream: bool) -> Iterator[Finding]:
         yield cloud.upstream_mode(upstream)
     yield cloud.cloud_init()
     yield cloud.agent(Path("/usr/local/share/aliyun-assist"))
+    yield kubernetes.pod_network(Path("/etc/cni/net.d"))
+    yield kubernetes.components()
 
 
 def _configuration(path: Path | None) -> tuple[Config, list[Finding]]:

@@ -16,8 +16,8 @@ def find_program(name: str) -> str | None:
     return shutil.which(name, path=os.pathsep.join((os.environ.get("PATH", ""), _SYSTEM_PATH)))
 
 
-def ask_program(path: str, *arguments: str) -> tuple[int, str]:
-    """Exit code and what it wrote (both streams, at most 4,000 characters). Raises OSError.
+def ask_program(path: str, *arguments: str, longest: int = 4000) -> tuple[int, str]:
+    """Exit code and what it wrote (both streams, at most `longest` characters). Raises OSError.
 
     A program that takes more than 5 s is killed; its exit code is then -9.
     """
@@ -33,4 +33,4 @@ def ask_program(path: str, *arguments: str) -> tuple[int, str]:
         )
     except subprocess.TimeoutExpired:
         return -9, ""
-    return done.returncode, done.stdout.decode("utf-8", "replace")[:4000].strip()
+    return done.returncode, done.stdout.decode("utf-8", "replace")[:longest].strip()
