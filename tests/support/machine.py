@@ -35,15 +35,37 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class Processors:
+    """Seconds of processors used: by the machine, by all; and when that was (CLOCK_MONOTONIC)."""
+
+    own: float
+    everybody: float
+    at: float
+
+    def others_since(self, before: Processors) -> float:
+        """Which share of all processors others have used."""
+        used = (self.everybody - before.everybody) - (self.own - before.own)
+        return used / ((self.at - before.at) * (os.cpu_count() or 1))
+
+
+@dataclass(frozen=True)
 class Machine:
     """A running machine; `pid` is its first process as this machine counts, `groups` its cgroups."""
 
     pid: int
     groups: tuple[Path, ...] = ()
 
-    def ahead(self, *command: str) -> list[str]:
-        """The words that run a command of this machine with the machine's right of way, not on it."""
-        return _within([group for group in self.groups if group.is_relative_to(_CPU)], *command)
+    def beside(self, *command: str) -> list[str]:
+        """The words that run a command of this machine in that machine's cgroups, not on it."""
+        return _within(self.groups, *command)
+
+    def processor_time(self) -> Processors:
+        """What it and what all have used by now."""
+        lines = (self.groups[0] / "cpu.stat").read_text().splitlines()
+        own = next(int(line.split()[1]) for line in lines if line.startswith("usage_usec"))
+        busy = [int(one) for one in Path("/proc/stat").read_text().split("\n")[0].split()[1:9]]
+        all_of_them = sum(busy) - busy[3] - busy[4]  # but idle and iowait
+        return Processors(own / 1e6, all_of_them / os.sysconf("SC_CLK_TCK"), time.monotonic())
 
     def inside(self, *command: str) -> list[str]:
         """The words that run a command on it, as root, in its cgroups but in none of its units."""

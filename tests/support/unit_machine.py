@@ -161,7 +161,7 @@ def unit_machine(config: Mapping[str, Any], files: Mapping[str, str] | None = No
 @contextmanager
 def _cloud(machine: Machine) -> Iterator[Cloud]:
     emulator = subprocess.Popen(
-        machine.ahead("unshare", "--net", "sh", "-c", _CLOUD),
+        machine.beside("unshare", "--net", "sh", "-c", _CLOUD),
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
