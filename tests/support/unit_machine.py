@@ -34,11 +34,11 @@ CHECKOUT = Path(__file__).parent.parent.parent
 UNITS = CHECKOUT / "packaging/systemd"
 SUPPORT = Path(__file__).parent
 
-_PYTHON = f"/opt/python/bin/{Path(sys.executable).resolve().name}"
-_VARIABLES = "PYTHONHOME=/opt/python LD_LIBRARY_PATH=/opt/python/lib PYTHONPATH=/opt/package:/opt/site"
+PYTHON = f"/opt/python/bin/{Path(sys.executable).resolve().name}"
+VARIABLES = "PYTHONHOME=/opt/python LD_LIBRARY_PATH=/opt/python/lib PYTHONPATH=/opt/package:/opt/site"
 _LAUNCHER = f"""#!/bin/sh
-export {_VARIABLES}
-exec {_PYTHON} -B -m imds_proxy "$@"
+export {VARIABLES}
+exec {PYTHON} -B -m imds_proxy "$@"
 """
 _CLOUD = f"""
 ip link set lo up
@@ -122,7 +122,7 @@ class UnitMachine:
 
     def python(self, *words: str) -> list[str]:
         """The words that run a program of tests/support on the machine."""
-        return self.machine.inside("env", *f"{_VARIABLES}:/opt/support".split(), _PYTHON, "-B", *words)
+        return self.machine.inside("env", *f"{VARIABLES}:/opt/support".split(), PYTHON, "-B", *words)
 
     def start(self) -> None:
         self.machine.run("systemctl", "start", UNIT)
