@@ -8,7 +8,7 @@ declare -A package_of=(
   [ip]=iproute2 [unshare]=util-linux [nft]=nftables [iptables-nft]=iptables [curl]=curl [wget]=wget
   [nginx]=nginx-light [wrk]=wrk [node]=nodejs [npm]=npm [java]=default-jdk-headless [chromium]=chromium
   [go]=golang-go [eu-strip]=elfutils [debootstrap]=debootstrap [lintian]=lintian [rpm]=rpm [man]=man-db
-  [buildah]=buildah [podman]=podman [runc]=runc [catatonit]=catatonit
+  [systemd-analyze]=systemd [buildah]=buildah [podman]=podman [runc]=runc [catatonit]=catatonit
 )
 
 (($#)) || set -- "${!package_of[@]}"

@@ -6,11 +6,14 @@ Written by a thread of its own: a stalled reader of stderr never stalls a caller
 from __future__ import annotations
 
 import json
+import os
 import queue
 import sys
 import threading
 import time
 from typing import Any, TextIO
+
+from imds_proxy.server.journal import prefixes
 
 _QUEUE = 10_000  # lines; beyond it lines are dropped and counted
 _TEXT_LIMIT = 2000
@@ -25,6 +28,7 @@ class Log:
         self._json = form == "json" or (form == "auto" and not self._stream.isatty())
         self._lines: queue.Queue[str | None] = queue.Queue(_QUEUE)
         self._dropped = 0
+        self._prefix = prefixes(self._stream, os.environ)
         self._thread = threading.Thread(target=self._write, name="log", daemon=True)
         self._thread.start()
 
@@ -41,7 +45,7 @@ class Log:
             said = " ".join(f"{key}={json.dumps(value)}" for key, value in facts.items())
             line = f"{stamp} {name}: {json.dumps(_bounded(message))[1:-1]} {said}".rstrip()
         try:
-            self._lines.put_nowait(line)
+            self._lines.put_nowait(self._prefix(name) + line)
         except queue.Full:
             self._dropped += 1
 

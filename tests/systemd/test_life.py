@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -248,3 +249,59 @@ def test_closed_refuses_at_once_when_nobody_serves() -> None:
             assert time.monotonic() - began < 0.2
         unit.start()
         assert unit.ask() == "200"
+
+
+SOCKET = "imds-proxy.socket"
+
+
+def test_a_socket_unit_starts_the_daemon_with_the_first_call_and_keeps_its_port() -> None:
+    files = {f"/etc/systemd/system/{SOCKET}": (UNITS / SOCKET).read_text()}
+    with unit_machine({}, files) as unit:
+        unit.machine.run("systemctl", "start", SOCKET)
+        assert unit.machine.show(UNIT, "ActiveState") == "inactive"
+        assert unit.ask("127.0.0.1:8100") == "200"
+        wait_for(unit.serving)
+        unit.machine.run("systemctl", "stop", UNIT)
+        assert unit.ask("127.0.0.1:8100") == "200"  # another daemon, by this call
+        unit.machine.run("systemctl", "stop", SOCKET, UNIT)
+        assert unit.ask("127.0.0.1:8100") == "000"
+
+
+def test_the_unit_says_how_it_is_reloads_and_does_not_restart_on_a_refused_configuration() -> None:
+    with unit_machine({"log": {"summary": "1s"}}) as unit:
+        unit.start()
+        assert unit.ask() == "200"
+        wait_for(lambda: unit.machine.show(UNIT, "StatusText").endswith("100.100.100.200:80 answers"))
+        # The log is JSON, a line an event, with its priority.
+        assert {"ready", "legacy-caller"} <= {str(one["event"]) for one in unit.machine.journaled(UNIT)}
+        notices = unit.machine.journal(UNIT, "--priority=notice")
+        assert '"event": "ready"' in notices
+        assert "caller-summary" not in notices
+
+        config = Path(f"/proc/{unit.machine.pid}/root/etc/imds-proxy/config.yaml")
+        config.write_text("mode: enforce\n")
+        unit.machine.run("systemctl", "reload", UNIT)
+        assert unit.ask() == "403"
+        config.write_text("mode: neither\n")
+        assert unit.machine.try_run("systemctl", "reload", UNIT).returncode != 0
+        assert unit.ask() == "403"  # the old one stays in force
+        unit.machine.try_run("systemctl", "restart", UNIT)
+        assert unit.machine.show(UNIT, "ActiveState") == "failed"
+        assert unit.machine.show(UNIT, "NRestarts") == "0"
+        assert unit.ask() == "403"  # the service itself
+        assert rules(unit) == ""
+
+
+def test_another_user_keeps_nothing_of_what_the_unit_holds_in_memory() -> None:
+    """No core dump, no swap, no other program's hands on it."""
+    with unit_machine({}) as unit:
+        unit.start()
+        pid = unit.machine.main_pid(UNIT)
+        limits = unit.machine.run("cat", f"/proc/{pid}/limits")
+        assert re.search(r"Max core file size +0 +0 ", limits)
+        assert unit.machine.show(UNIT, "MemorySwapMax") == "0"
+        # Not even a process of its own user, with none of its capabilities, may read its memory.
+        other = ["setpriv", "--reuid=imds-proxy", "--regid=imds-proxy", "--clear-groups"]
+        assert unit.said(*other, "cat", f"/proc/{pid}/environ") == ""
+        assert unit.machine.run("stat", "--format=%U %a", "/var/lib/imds-proxy") == "imds-proxy 700\n"
+        assert unit.machine.run("stat", "--format=%U %a", "/run/imds-proxy/admin.sock") == "imds-proxy 600\n"
