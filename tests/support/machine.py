@@ -20,6 +20,7 @@ from imds_proxy.callers.cgroupfs import MOUNTS
 
 _BOOT = Path(__file__).with_name("machine_boot.py")
 _CPU = Path("/sys/fs/cgroup/cpu")  # of v1
+_CLIENTS = "clients"  # a cgroup of what is in no unit: beside groups there may be no processes
 _ENTER = 'for group in $0; do echo $$ > "$group/cgroup.procs" || exit; done; exec "$@"'
 
 
@@ -57,7 +58,7 @@ class Machine:
 
     def beside(self, *command: str) -> list[str]:
         """The words that run a command of this machine in that machine's cgroups, not on it."""
-        return _within(self.groups, *command)
+        return _within((self.groups[0] / _CLIENTS, *self.groups[1:]), *command)
 
     def processor_time(self) -> Processors:
         """What it and what all have used by now."""
@@ -69,7 +70,7 @@ class Machine:
 
     def inside(self, *command: str) -> list[str]:
         """The words that run a command on it, as root, in its cgroups but in none of its units."""
-        return _within(self.groups, *self.words(*command))
+        return self.beside(*self.words(*command))
 
     def words(self, *command: str) -> list[str]:
         """The words that run a command on it, as root, outside of its units."""
@@ -188,7 +189,7 @@ def _cgroups(name: str) -> Iterator[tuple[Path, ...]]:
     take on it is not to depend on what else this machine does."""
     mount = next(Path(one) for one in MOUNTS if Path(one, "cgroup.controllers").exists())
     groups = [mount / name]
-    groups[0].mkdir()
+    (groups[0] / _CLIENTS).mkdir(parents=True)
     with suppress(OSError):
         (_CPU / name).mkdir()
         groups.append(_CPU / name)

@@ -249,6 +249,13 @@ def test_closed_refuses_at_once_when_nobody_serves() -> None:
             assert time.monotonic() - began < 0.2
         unit.start()
         assert unit.ask() == "200"
+        config = f"/proc/{unit.machine.pid}/root/etc/imds-proxy/config.yaml"
+        Path(config).write_text("mode: neither\n")  # so that no start follows
+        unit.kill()
+        wait_for(lambda: unit.machine.show(UNIT, "ActiveState") == "failed")
+        began = time.monotonic()
+        assert unit.ask() == "000"
+        assert time.monotonic() - began < 0.2
 
 
 SOCKET = "imds-proxy.socket"
