@@ -14,6 +14,7 @@ from typing import TextIO
 
 from imds_proxy.callers.script import is_interpreter
 from imds_proxy.config import DEFAULT_PATH, ConfigErrors, Intercept, load
+from imds_proxy.config_pods import Names
 from imds_proxy.config_values import printable
 from imds_proxy.policy.decision import Policy
 from imds_proxy.policy.matching import is_glob
@@ -21,8 +22,8 @@ from imds_proxy.policy.rules import Rule, hidden_by
 from imds_proxy.server.build import policy_of
 
 _PRIVILEGED = 1024  # the first port at which any user may listen
-# Nothing tells these facts yet: they come with the Kubernetes part.
-_UNTOLD = (
+# What the API server tells, where it is asked.
+_OF_PODS = (
     "container_name",
     "container_image",
     "pod_namespace",
@@ -46,18 +47,19 @@ def run_check(path: Path | None, out: TextIO, err: TextIO) -> int:
             err.write(f"{error}\n")
         return os.EX_CONFIG
     name = printable(str(path))
-    for warning in (*warnings_of(policy_of(config)), *warnings_of_redirect(config.intercept)):
+    warnings = *warnings_of(policy_of(config), config.pods.names), *warnings_of_redirect(config.intercept)
+    for warning in warnings:
         err.write(f"{name}: warning: {printable(warning)}\n")
     out.write(f"{name}: configuration ok\n")
     return 0
 
 
-def warnings_of(policy: Policy) -> Iterator[str]:
+def warnings_of(policy: Policy, pod_names: Names) -> Iterator[str]:
     """What is allowed but unwise: one sentence for each."""
     for rule, earlier in hidden_by(policy.rules):
         yield f"rule '{rule.name}' never decides: the earlier rule '{earlier.name}' means all that it means"
     for rule in policy.rules:
-        yield from (f"rule '{rule.name}' {what}" for what in _of_rule(rule, policy))
+        yield from (f"rule '{rule.name}' {what}" for what in _of_rule(rule, policy, pod_names))
 
 
 def warnings_of_redirect(intercept: Intercept) -> Iterator[str]:
@@ -70,11 +72,11 @@ def warnings_of_redirect(intercept: Intercept) -> Iterator[str]:
             )
 
 
-def _of_rule(rule: Rule, policy: Policy) -> Iterator[str]:
+def _of_rule(rule: Rule, policy: Policy, pod_names: Names) -> Iterator[str]:
     facts = {selector.fact for selector in rule.caller.selectors}
-    for fact in _UNTOLD:
-        if fact in facts:
-            yield f"cannot match: nothing tells {fact} in this release; a container's id is known"
+    for fact in _OF_PODS:
+        if fact in facts and pod_names == "none":
+            yield f"cannot match: pods.names is none, so nothing tells {fact}; a container's id is known"
     if "unit" in facts and facts & {"container", "container_name", "container_image"}:
         yield "cannot match: a caller is in a unit or in a container, never in both"
     executables = rule.caller.patterns("exe")

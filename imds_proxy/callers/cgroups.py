@@ -21,7 +21,8 @@ _RUNTIME_SERVICES = frozenset({"docker.service", "containerd.service", "kubelet.
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """At most one of systemd unit and container id; both None for a process outside of either.
+    """At most one of systemd unit and container id; both None for a process outside of either. With a
+    container there may be `pod`, the uid that the kubelet knows its pod by.
 
     A container made below a user's slice or an ordinary service's cgroup carries that as a prefix,
     `user-1000.slice/<id>`: whoever owns that part of the tree can give its cgroups any name.
@@ -29,6 +30,7 @@ class Membership:
 
     unit: str | None = None
     container: str | None = None
+    pod: str | None = None
 
 
 def parse_memberships(text: str) -> Membership:
@@ -60,15 +62,18 @@ def path_membership(path: str) -> Membership:
     owner: str | None = None
     unit: str | None = None
     pod: str | None = None
+    pod_uid: str | None = None
     for segment in _PODMAN_POD.sub("", path).split("/"):
         container = _container(segment)
         if container:
-            return Membership(container=_owned(owner, container))
+            if owner is None and pod is None:
+                pod_uid = _pod_uid(segment.partition(":")[0])
+            return Membership(container=_owned(owner, container), pod=pod_uid)
         if unit is not None:
             continue
-        match = _POD.fullmatch(segment)
-        if match and pod is None:
-            pod = _owned(owner, "pod" + match[1].replace("_", "-"))
+        uid = _pod_uid(segment)
+        if uid and pod is None:
+            pod, pod_uid = _owned(owner, "pod" + uid), None if owner else uid
         elif owner is None and _USER_SLICE.fullmatch(segment):
             owner = segment
         elif segment.endswith((".service", ".scope")):
@@ -77,13 +82,18 @@ def path_membership(path: str) -> Membership:
             if owner is None and segment not in _RUNTIME_SERVICES:
                 owner = unit
     if pod is not None:
-        return Membership(container=pod)
+        return Membership(container=pod, pod=pod_uid)
     return Membership(unit=unit or owner)
 
 
 def _container(segment: str) -> str | None:
     match = _CONTAINER.fullmatch(segment) or _CONTAINERD_PLAIN.fullmatch(segment)
     return match[1] if match else None
+
+
+def _pod_uid(segment: str) -> str | None:
+    match = _POD.fullmatch(segment)
+    return match[1].replace("_", "-") if match else None
 
 
 def _owned(owner: str | None, name: str) -> str:

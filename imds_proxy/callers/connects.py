@@ -65,9 +65,10 @@ class ConnectNotes:
             while self._open:
                 os.close(self._open.pop())
 
-    def of(self, client: Endpoint, destination: Endpoint) -> ConnectNote | None:
-        """The note on the connection that the client made from `client` to `destination`."""
-        value = self._value(client.port, _long(client), destination.port, _long(destination))
+    def of(self, client: Endpoint, destination: Endpoint, netns: int | None = None) -> ConnectNote | None:
+        """The note on the connection that the client made from `client` to `destination`, in the network
+        namespace with this cookie (None: ours)."""
+        value = self._value(client.port, _long(client), destination.port, _long(destination), netns)
         if value is None:
             return None
         thread, pid, uid, gid, cgroup_id, nanoseconds, _, comm = NOTE.unpack(value)
@@ -80,8 +81,10 @@ class ConnectNotes:
         value = self._value(port, _MAPPED + client[4:8], to_port, _MAPPED + to[4:8])
         return None if value is None else value[:_TIME] + value[_TIME + 8 :]
 
-    def _value(self, port: int, address: bytes, to_port: int, to: bytes) -> bytes | None:
-        key = KEY.pack(self._netns, port, socket.htonl(to_port), address, to)
+    def _value(
+        self, port: int, address: bytes, to_port: int, to: bytes, netns: int | None = None
+    ) -> bytes | None:
+        key = KEY.pack(netns or self._netns, port, socket.htonl(to_port), address, to)
         with self._lock:
             return self._reader.get(key) if self._open else None
 

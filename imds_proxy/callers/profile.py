@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import blake2b
+from typing import Protocol
 
 from imds_proxy.callers.cgroupfs import CgroupTree
 from imds_proxy.callers.cgroups import Membership, parse_memberships, unified_path
@@ -20,7 +21,7 @@ from imds_proxy.callers.redact import MAX_CHARACTERS, escaped, safe_command_line
 from imds_proxy.callers.script import script_of
 from imds_proxy.callers.sockdiag import SocketOwner
 from imds_proxy.callers.usernames import UserNames
-from imds_proxy.policy.caller import Caller, Identity, Process, Program
+from imds_proxy.policy.caller import Caller, Identity, Pod, Process, Program
 
 _MAX_PATH = 1024
 MAX_COMM = 64
@@ -67,14 +68,44 @@ def made_the_socket(facts: ProcessFacts, owner: SocketOwner, tree: CgroupTree) -
     return actual is None or actual == owner.cgroup_id
 
 
+class PodNames(Protocol):
+    """What is known of the pods of this machine, by the uid that the kubelet knows each by."""
+
+    def of(self, uid: str) -> Pod | None:
+        """The pod; None for one that is not known."""
+
+    def may_have(self, uid: str, address: bytes) -> bool:
+        """Whether it can call from this address (packed): not if it is known to have others."""
+
+    def container(self, uid: str, container: str) -> tuple[str, str] | None:
+        """Name and image of one of a pod's containers, by its id; None for one that is not known."""
+
+
+class NoPodNames:
+    """Nothing is known."""
+
+    def of(self, uid: str) -> Pod | None:
+        """None."""
+        return None
+
+    def may_have(self, uid: str, address: bytes) -> bool:
+        """True."""
+        return True
+
+    def container(self, uid: str, container: str) -> tuple[str, str] | None:
+        """None."""
+        return None
+
+
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a process is compared with: the user database, the host's files, its namespaces."""
+    """What a process is compared with: the user database, the host's files, its namespaces, the pods."""
 
     names: UserNames
     files: HostFiles
     proc_root: str
     namespaces: tuple[str, ...] | None
+    pods: PodNames = field(default_factory=NoPodNames)
 
     @classmethod
     def of_host(cls, names: UserNames, files: HostFiles, proc_root: str) -> Surroundings:
@@ -110,6 +141,7 @@ def build_caller(
         contained=bool(membership.container)
         or (namespaces is not None and around.namespaces is not None and namespaces != around.namespaces),
     )
+    container_name, container_image = _container_of(membership, around.pods)
     return Caller(
         identity=identity_of(owner, membership),
         user=_optional(around.names.name(owner.uid)),
@@ -117,6 +149,10 @@ def build_caller(
         start_ticks=facts.stat.start_ticks,
         program=program,
         parents=tuple(parent for parent, _ in parents),
+        container_name=container_name,
+        container_image=container_image,
+        pod_uid=membership.pod,
+        pod=around.pods.of(membership.pod) if membership.pod else None,
         is_self=view.pid == os.getpid(),
     )
 
@@ -130,6 +166,13 @@ def identity_of(owner: SocketOwner, membership: Membership) -> Identity:
 def _identity(uid: int, unit: str | None, container: str | None) -> Identity:
     """One object for each identity: memories find it without comparing."""
     return Identity(uid, unit, container)
+
+
+def _container_of(membership: Membership, pods: PodNames) -> tuple[str | None, str | None]:
+    if membership.pod is None or membership.container is None:
+        return None, None
+    name, image = pods.container(membership.pod, membership.container) or ("", "")
+    return name or None, image or None
 
 
 def _script(view: ProcessView, executable: Executable | None, words: list[str]) -> str | None:

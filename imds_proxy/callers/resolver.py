@@ -20,13 +20,15 @@ from imds_proxy.callers.capture import (
 from imds_proxy.callers.cgroupfs import CgroupTree
 from imds_proxy.callers.cgroups import path_membership
 from imds_proxy.callers.connects import ConnectNote, ConnectNotes
-from imds_proxy.callers.conntrack import Conntrack
 from imds_proxy.callers.familiar import FamiliarByNote, FamiliarBySocket
 from imds_proxy.callers.holders import holders_of, process_caller
 from imds_proxy.callers.hostfiles import HostFiles
+from imds_proxy.callers.lookup import TICKS_PER_SECOND, ConnectionLookup
+from imds_proxy.callers.podnet import PodNetworks
 from imds_proxy.callers.procfs import ProcessView, last_pid, newest_first, pids_newest_first
 from imds_proxy.callers.profile import (
     MAX_COMM,
+    PodNames,
     Surroundings,
     build_caller,
     identity_of,
@@ -34,7 +36,6 @@ from imds_proxy.callers.profile import (
 )
 from imds_proxy.callers.recent import Habits, RecentProcesses, SeenProcess, key_of
 from imds_proxy.callers.redact import safe_text
-from imds_proxy.callers.redirect import endpoint_of, local_endpoint, original_destination
 from imds_proxy.callers.sockdiag import Endpoint, SockDiag, SocketOwner
 from imds_proxy.callers.ticket import Ticket
 from imds_proxy.callers.usernames import UserNames
@@ -48,14 +49,14 @@ _SCAN_DESCRIPTORS = 65_536
 _NEWEST = 8  # pids below the last one given that are looked at first
 _CAPTURES, _NEW_DESCRIPTORS = 3, 64  # of these processes and their descriptors; together well under 1 ms
 _SCAN_SECONDS = 0.25  # a scan that takes longer gives up: the caller waits one second at most
-_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
 class Resolver:
     """Names the callers of accepted connections. `look_up`, `resolve` and `capture` are quick, `scan` is for
     a thread.
 
-    All methods are thread-safe. Without sock_diag every caller is unresolved, and says so.
+    All methods are thread-safe. Without sock_diag every caller is unresolved, and says so. `networks` are
+    those whose callers are named too, and `pods` what is known of them.
     """
 
     def __init__(
@@ -64,71 +65,67 @@ class Resolver:
         diag: SockDiag | None = None,
         tree: CgroupTree | None = None,
         notes: ConnectNotes | None = None,
+        networks: PodNetworks | None = None,
+        pods: PodNames | None = None,
     ) -> None:
-        self._notes = notes
-        self._proc_root = proc_root
-        self._diag = diag if diag is not None else _open_diag()
-        self._conntrack = Conntrack()
+        diag = diag if diag is not None else _open_diag()
+        self._lookup = ConnectionLookup(diag, notes, networks)
+        self._proc_root, self._networks = proc_root, networks
         self._tree = tree if tree is not None else CgroupTree.find()
         self._around = Surroundings.of_host(UserNames(), HostFiles(), proc_root)
+        if pods is not None:
+            self._around = replace(self._around, pods=pods)
         self._recent = RecentProcesses()
         self.familiar: FamiliarByNote | FamiliarBySocket | None = None
         if notes is not None:
             self.familiar = FamiliarByNote(notes)
-        elif self._diag is not None:
-            self.familiar = FamiliarBySocket(self._diag, lambda: self._recent)
+        elif diag is not None:
+            self.familiar = FamiliarBySocket(diag, lambda: self._recent)
 
     def watch(self, executables: frozenset[str], hashed: bool) -> None:
         """Tells which paths rules name and whether one asks for a SHA-256; profiles are made anew."""
         self._around = replace(self._around, files=HostFiles(executables, hashed))
+        self.forget()
+
+    def forget(self) -> None:
+        """Processes that were callers are looked at anew."""
         if self.familiar is not None:
             self.familiar.forget()
         self._recent = RecentProcesses()
 
+    @property
+    def follows_networks(self) -> bool:
+        """Whether `tend` has anything to do."""
+        return self._networks is not None
+
+    def tend(self) -> None:
+        """To be called every second, from a thread: keeps what is known of other networks true."""
+        if self._networks is not None:
+            self._networks.tend()
+
     def close(self) -> None:
         """Closes the netlink sockets and the cgroup mount."""
-        for one in (self._diag, self._notes, self._conntrack):
-            if one is not None:
-                one.close()
+        self._lookup.close()
         self._recent = RecentProcesses()
         self._tree.close()
 
     def look_up(self, accepted: socket.socket, peer: tuple[object, ...] | None) -> Ticket:
-        """Asks the kernel who owns the other end, 10-20 µs. To be called at accept, before anything is read.
-
-        `peer` is the peer's address as accept() gave it; without it the caller is unresolved.
-        """
-        now = int(time.clock_gettime(time.CLOCK_BOOTTIME) * _TICKS_PER_SECOND)
-        client = endpoint_of(peer)
-        if client is None:
-            return Ticket(None, None, now, "no peer address")
-        origin = client.host
-        local = local_endpoint(accepted)
-        if local is None:
-            return Ticket(None, origin, now, "the connection is gone")
-        ticket = self.look_up_ends(client, original_destination(accepted, local) or local)
-        if ticket.owner is None and (ends := self._conntrack.original(client, local)) is not None:
-            ticket = self.look_up_ends(*ends)  # the redirect gave the client another port
-        return ticket
+        """See `ConnectionLookup.look_up`."""
+        return self._lookup.look_up(accepted, peer)
 
     def look_up_ends(self, client: Endpoint, destination: Endpoint) -> Ticket:
-        """The same for a connection between these two, which need not be one of ours."""
-        now, origin = int(time.clock_gettime(time.CLOCK_BOOTTIME) * _TICKS_PER_SECOND), client.host
-        if self._diag is None:
-            return Ticket(None, origin, now, "sock_diag is not available")
-        if self._notes is not None and (note := self._notes.of(client, destination)) is not None:
-            noted = SocketOwner(note.uid, 0, note.cgroup_id)
-            return Ticket(noted, origin, now, None, note, (client, destination))
-        owner = self._diag.owner(client, destination)
-        if owner is None:
-            return Ticket(None, origin, now, "no live socket on this machine has this connection")
-        return Ticket(owner, origin, now)
+        """See `ConnectionLookup.look_up_ends`."""
+        return self._lookup.look_up_ends(client, destination)
 
     def resolve(self, ticket: Ticket) -> Caller | None:
         """The caller, if it is unresolved for good or a process seen before; None means: needs a scan."""
         owner = ticket.owner
         if owner is None:
-            return _unresolved(ticket)
+            return None if ticket.elsewhere else _unresolved(ticket)
+        caller = self._seen(ticket, owner)
+        return _in_its_place(ticket, caller, self._around) if caller is not None else None
+
+    def _seen(self, ticket: Ticket, owner: SocketOwner) -> Caller | None:
         seen = self._recent.of(key_of(owner))
         if ticket.note is not None:
             return self._noted_again(seen, ticket.note)
@@ -178,6 +175,7 @@ class Resolver:
 
         Blocks for milliseconds, a quarter of a second at most.
         """
+        ticket = self._lookup.located(ticket)
         owner = ticket.owner
         if owner is None:
             return _unresolved(ticket)
@@ -186,8 +184,13 @@ class Resolver:
             if captured is not None:
                 captured.view.close()
             return known
-        if captured is not None:
-            return self._named(captured, ticket, owner)
+        if captured is None and ticket.elsewhere:  # its owner may be known only now
+            captured = self.capture(ticket)
+        found = self._named(captured, ticket, owner) if captured else self._found(ticket, owner)
+        return _in_its_place(ticket, found, self._around)
+
+    def _found(self, ticket: Ticket, owner: SocketOwner) -> Caller:
+        """The caller, by a look through all processes."""
         deadline = time.monotonic() + _SCAN_SECONDS
         path = self._tree.path_of(owner.cgroup_id) if owner.cgroup_id is not None else None
         if ticket.note is not None:
@@ -236,12 +239,7 @@ class Resolver:
         Blocks, and looks at all processes: for a thread. Raises TimeoutError when there are too many to look
         at. Processes that we may not look at are passed over.
         """
-        client, local = endpoint_of(peer), local_endpoint(accepted)
-        if client is None or local is None or self._diag is None:
-            return ()
-        owner = self._diag.held(client, original_destination(accepted, local) or local)
-        if owner is None and (ends := self._conntrack.original(client, local)) is not None:
-            owner = self._diag.held(*ends)
+        owner = self._lookup.held(accepted, peer)
         if owner is None:
             return ()  # nobody is left to read the answer
         return holders_of(owner, self._around, time.monotonic() + _SCAN_SECONDS)
@@ -300,7 +298,7 @@ class Resolver:
             if ticket.note is not None:
                 found, born_by = (
                     captured_by_note(view, ticket.note),
-                    ticket.note.connected * _TICKS_PER_SECOND,
+                    ticket.note.connected * TICKS_PER_SECOND,
                 )
             else:
                 found, born_by = captured_by_socket(view, owner.inode, limit), ticket.accepted_ticks
@@ -321,7 +319,7 @@ class Resolver:
             # The kernel notes the real uid; a socket is its process's effective one. Where these differ, the
             # socket tells, and the process is not remembered: it can be now this user, now that.
             known = len(set(view.uids() or ())) == 1
-            alive = self._diag.owner(*ticket.ends) if self._diag and ticket.ends else None
+            alive = ticket.diag.owner(*ticket.ends) if ticket.diag and ticket.ends else None
             owner = replace(owner, uid=alive.uid) if alive else owner
         caller = build_caller(view, captured.facts, captured.cmdline, owner, self._around)
         with suppress(OSError):
@@ -340,3 +338,12 @@ def _open_diag() -> SockDiag | None:
 
 def _unresolved(ticket: Ticket) -> Caller:
     return Caller(Identity(None, origin=ticket.origin), why_unresolved=ticket.why)
+
+
+def _in_its_place(ticket: Ticket, caller: Caller, around: Surroundings) -> Caller:
+    """The caller, unless it called from an address that its pod does not have."""
+    if not ticket.elsewhere or ticket.ends is None or caller.pod_uid is None:
+        return caller
+    if around.pods.may_have(caller.pod_uid, ticket.ends[0].address):
+        return caller
+    return _unresolved(replace(ticket, why="its pod does not have that address"))

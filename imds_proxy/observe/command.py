@@ -20,10 +20,11 @@ from imds_proxy.protocol.profile import PROFILES, Profile
 from imds_proxy.protocol.request import HeadRules
 from imds_proxy.server.attribution import BoundedAttribution, look_before_they_leave
 from imds_proxy.server.bookkeeping import Bookkeeper, open_ledger
-from imds_proxy.server.build import boottime, policy_of, resolver_of, watched_by
+from imds_proxy.server.build import boottime, policy_of, watched_by
 from imds_proxy.server.clientdesk import ClientDesk
 from imds_proxy.server.events import RequestEvents, facts_of
 from imds_proxy.server.log import Log
+from imds_proxy.server.naming import resolver_of
 from imds_proxy.server.state import boot_id
 
 _OK, _FAILED, _REFUSED = 0, 1, 78
@@ -67,7 +68,7 @@ async def _observe(config: Config, seconds: float | None, log: Log) -> int:
         log.event("cannot-observe", "packets cannot be watched (CAP_NET_RAW is needed)", detail=why)
         return _FAILED
     try:
-        attribution = BoundedAttribution(resolver_of(config, profile, log))
+        attribution = BoundedAttribution(resolver_of(config, None, log))
     except OSError as error:
         packets.close()
         log.event("no-ebpf", "attribution: ebpf is asked for and cannot be had", detail=error.strerror)

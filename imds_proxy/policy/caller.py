@@ -98,7 +98,8 @@ class Caller:
 
     `start_ticks` is the process's start time (field 22 of /proc/PID/stat): with `pid` it names one
     process over pid reuse. `parents` go up to init, nearest first. `container_name` and `container_image`
-    are the runtime's words. `why_unresolved` is a short reason, None when uid and process are known.
+    are the runtime's words. `pod_uid` is the kubelet's, from the cgroup's name; `pod` is what the API server
+    says of it. `why_unresolved` is a short reason, None when uid and process are known.
     """
 
     identity: Identity
@@ -109,6 +110,7 @@ class Caller:
     parents: tuple[Process, ...] = ()
     container_name: str | None = None
     container_image: str | None = None
+    pod_uid: str | None = None
     pod: Pod | None = None
     is_self: bool = False
     why_unresolved: str | None = None

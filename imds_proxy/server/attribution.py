@@ -10,7 +10,7 @@ import os
 import socket
 import sys
 from collections.abc import Coroutine
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
@@ -46,6 +46,7 @@ class BoundedAttribution:
         sys.setswitchinterval(_SWITCH_INTERVAL)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="attribution")
         self._waiting = 0
+        self._tending: Future[None] | None = None
         self._watched: tuple[frozenset[str], bool] = (frozenset(), False)
         self.unresolved = 0
         self.epoch = 0  # callers that were named in an earlier one are to be named again
@@ -108,6 +109,16 @@ class BoundedAttribution:
             self._watched = (executables, hashed)
             self._resolver.watch(executables, hashed)
             self.epoch += 1
+
+    def look_again(self) -> None:
+        """What is known of pods has changed: callers that are known are looked at again."""
+        self._resolver.forget()
+        self.epoch += 1
+
+    def tend(self) -> None:
+        """To be called every second: keeps what is known of pods' networks true."""
+        if self._resolver.follows_networks and (self._tending is None or self._tending.done()):
+            self._tending = self._threads.submit(self._resolver.tend)
 
     def close(self) -> None:
         """Ends the threads (a scan takes a quarter of a second at most) and lets the kernel's socket go."""

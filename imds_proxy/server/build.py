@@ -13,11 +13,9 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 from imds_proxy import __version__
-from imds_proxy.callers.cgroupfs import CgroupTree
-from imds_proxy.callers.connects import note_connects
-from imds_proxy.callers.resolver import Resolver
 from imds_proxy.config import Config
 from imds_proxy.errors import UPSTREAM_BROKEN, Refused
+from imds_proxy.kubernetes.watch import PodWatch
 from imds_proxy.ledger.tally import Tally
 from imds_proxy.policy.decision import Policy
 from imds_proxy.policy.freshness import Freshness
@@ -37,6 +35,7 @@ from imds_proxy.server.connections import ConnectionRegister
 from imds_proxy.server.events import RequestEvents, facts_of
 from imds_proxy.server.log import Log
 from imds_proxy.server.memory import Memory
+from imds_proxy.server.naming import resolver_of, watch_of
 from imds_proxy.server.service import Service
 from imds_proxy.server.shared import Shared, Times
 from imds_proxy.server.state import SECRET_BYTES, boot_id, seal_secret
@@ -68,6 +67,7 @@ class Daemon:
     events: RequestEvents
     traffic: Traffic
     probe: ServiceProbe
+    pods: PodWatch | None
 
 
 def build(config: Config, log: Log, clock: Callable[[], float] = boottime) -> Daemon:
@@ -123,7 +123,10 @@ def build(config: Config, log: Log, clock: Callable[[], float] = boottime) -> Da
     register = ConnectionRegister[CallerConnection](
         config.limits.connections, config.limits.connections_per_caller
     )
-    attribution = BoundedAttribution(resolver_of(config, profile, log))
+    pods = watch_of(config, log)
+    attribution = BoundedAttribution(resolver_of(config, pods[0] if pods else None, log))
+    if pods:
+        pods[0].on_change(attribution.look_again)
     attribution.watch(*watched_by(service.policy))
     shared = Shared(
         rules=HeadRules(profile, classifier, config.limits.head, config.limits.target),
@@ -135,7 +138,10 @@ def build(config: Config, log: Log, clock: Callable[[], float] = boottime) -> Da
         hosts=_hosts_of(profile, tuple(config.hosts)),
         clock=clock,
     )
-    return Daemon(shared, register, attribution, pool, gate, foreign, tokens, book, events, traffic, probe)
+    return Daemon(
+        *(shared, register, attribution, pool, gate, foreign, tokens, book, events, traffic, probe),
+        pods and pods[1],
+    )
 
 
 def apply(daemon: Daemon, config: Config) -> Daemon:
@@ -172,6 +178,7 @@ def needs_restart(old: Config, new: Config) -> list[str]:
         "state",
         "user",
         "attribution",
+        "pods",
         "log",
         "intercept",
         "ledger",
@@ -225,26 +232,6 @@ def watched_by(policy: Policy) -> tuple[frozenset[str], bool]:
 def _times(config: Config) -> Times:
     limits = config.limits
     return Times(limits.head_timeout, limits.idle_timeout, limits.write_timeout)
-
-
-def resolver_of(config: Config, profile: Profile, log: Log) -> Resolver:
-    """How callers are named by this configuration. Raises OSError where `attribution: ebpf` cannot be had."""
-    tree = CgroupTree.find()
-    if config.attribution == "procfs":
-        return Resolver(tree=tree)
-    # Redirected callers connect to the service's port, others to ours; where ours is not known yet, to any.
-    ports = {profile.port, *(address.port for address in config.listen)}
-    if 0 in ports:
-        ports = set()
-    try:
-        return Resolver(tree=tree, notes=note_connects(tree.mount, sorted(ports)))
-    except OSError as error:
-        if config.attribution == "ebpf":
-            tree.close()
-            raise
-        why = error.strerror or str(error)
-        log.event("no-ebpf", "callers are looked for in /proc: eBPF cannot be had", detail=why)
-        return Resolver(tree=tree)
 
 
 def _seal_secret(state: Path, log: Log) -> bytes:

@@ -144,6 +144,7 @@ async def _serve(
     asking = loop.create_task(keep_asking(daemon, config.mode))
     renewing = loop.create_task(interception.watch())
     keeping = loop.create_task(keeper.watch(lambda: interception.redirect))
+    following = [loop.create_task(daemon.pods.run())] if daemon.pods is not None else []
     await stop.wait()
     supervision.stopping()
     if not succeeded.is_set():
@@ -156,7 +157,7 @@ async def _serve(
 
     log.event("draining", "stopping: answering what was asked, accepting nothing new")
     await _drain(daemon, listeners + interception.listeners, config.limits.drain)
-    for task in (probing, sweeping, noting, looking, supervising, asking, renewing, keeping):
+    for task in (probing, sweeping, noting, looking, supervising, asking, renewing, keeping, *following):
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
@@ -282,6 +283,7 @@ async def _sweep(daemon: Daemon, grants: GrantFile | None, hot: HotItems, config
         for connection in daemon.register:
             connection.check_times(now)
         daemon.shared.service.cache.tend()
+        daemon.attribution.tend()
         if now >= save_hot_at:
             _save_hot(daemon, hot)
             save_hot_at = now + _SAVE_HOT

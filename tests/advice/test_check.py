@@ -50,9 +50,17 @@ def test_check_without_a_file_reads_the_default_one_if_it_exists(
     assert check(None)[0] == 78
 
 
+def test_rules_for_pods_can_match_where_the_api_server_is_asked() -> None:
+    rules = "  - {name: a, caller: {pod: {namespace: web}, container: {name: app}}}\n"
+    assert "nothing tells" in warned(rules)
+    config = parse(f"pods: {{names: api, node: n1}}\npolicy:\n  rules:\n{rules}", "f")
+    assert not list(warnings_of(policy_of(config), config.pods.names))
+
+
 def warned(rules: str, settings: str = "") -> str:
     """The warnings of a policy with these rules (YAML lines of the list, two spaces deep)."""
-    return "\n".join(warnings_of(policy_of(parse(f"policy:\n{settings}  rules:\n{rules}", "f"))))
+    config = parse(f"policy:\n{settings}  rules:\n{rules}", "f")
+    return "\n".join(warnings_of(policy_of(config), config.pods.names))
 
 
 @pytest.mark.parametrize(
@@ -67,7 +75,10 @@ def warned(rules: str, settings: str = "") -> str:
         ("  - {name: a, caller: {exe: /usr/bin/java, user: x}, paths: [user-data]}\n", "bare interpreter"),
         ("  - {name: a, caller: {exe: /bin/cat}, paths: user-data}\n", "sensitive item to a program"),
         ("  - {name: a, paths: meta-data/**}\n", "sensitive item to every caller"),
-        ("  - {name: a, caller: {pod: {namespace: web}}}\n", "cannot match: nothing tells pod_namespace"),
+        (
+            "  - {name: a, caller: {pod: {namespace: web}}}\n",
+            "pods.names is none, so nothing tells pod_namespace",
+        ),
         ("  - {name: a, caller: {unit: a.service, container: {id: '*'}}}\n", "never in both"),
         ("  - {name: a, caller: {exe: /nonexistent/x, user: x}}\n", "there is no /nonexistent/x"),
     ],

@@ -64,7 +64,19 @@ def test_a_path_names_its_outermost_unit(path: str, unit: str | None) -> None:
 
 @pytest.mark.parametrize(("path", "container"), CONTAINERS)
 def test_a_path_names_its_container_instead_of_a_unit(path: str, container: str) -> None:
-    assert path_membership(path) == Membership(container=container)
+    membership = path_membership(path)
+    assert (membership.unit, membership.container) == (None, container)
+    assert membership.pod == (POD if "pod" + POD[:8] in path else None)
+
+
+def test_a_pod_of_the_kubelets_own_manifests_has_a_hash_for_a_uid() -> None:
+    path = f"/kubepods/burstable/pod{ID[:32]}/{OTHER}"
+    assert path_membership(path) == Membership(container=OTHER, pod=ID[:32])
+
+
+def test_a_pod_in_somebodys_own_part_of_the_tree_is_none() -> None:
+    for path in (f"/user.slice/user-7.slice/pod{POD}/{ID}", f"/system.slice/web.service/pod{POD}"):
+        assert path_membership(path).pod is None
 
 
 @pytest.mark.parametrize(("path", "container"), SELF_MADE)

@@ -1,0 +1,49 @@
+"""How callers are named, as the configuration has it: the resolver, and what it knows of pods."""
+
+from __future__ import annotations
+
+import random
+
+from imds_proxy.callers.cgroupfs import CgroupTree
+from imds_proxy.callers.connects import note_connects
+from imds_proxy.callers.podnet import PodNetworks
+from imds_proxy.callers.resolver import Resolver
+from imds_proxy.config import Config
+from imds_proxy.kubernetes.client import ApiServer
+from imds_proxy.kubernetes.directory import PodDirectory
+from imds_proxy.kubernetes.watch import PodWatch
+from imds_proxy.protocol.profile import PROFILES
+from imds_proxy.server.log import Log
+
+
+def resolver_of(config: Config, directory: PodDirectory | None, log: Log) -> Resolver:
+    """The resolver. Raises OSError where `attribution: ebpf` cannot be had."""
+    tree = CgroupTree.find()
+    networks = PodNetworks() if config.pods.networks else None
+    notes = None
+    if config.attribution != "procfs":
+        try:
+            notes = note_connects(tree.mount, _ports(config))
+        except OSError as error:
+            if config.attribution == "ebpf":
+                tree.close()
+                raise
+            why = error.strerror or str(error)
+            log.event("no-ebpf", "callers are looked for in /proc: eBPF cannot be had", detail=why)
+    return Resolver(tree=tree, notes=notes, networks=networks, pods=directory)
+
+
+def watch_of(config: Config, log: Log) -> tuple[PodDirectory, PodWatch] | None:
+    """What is known of pods, and what keeps it true once it runs; None where that is not asked for."""
+    pods = config.pods
+    if pods.names != "api":
+        return None
+    directory = PodDirectory()
+    server = ApiServer(*pods.api_address(), pods.credentials)
+    return directory, PodWatch(server, pods.node_name(), directory, log, random.SystemRandom().random)
+
+
+def _ports(config: Config) -> list[int]:
+    """Redirected callers connect to the service's port, others to ours; where that is not known yet, any."""
+    ours = {address.port for address in (*config.listen, *config.intercept.address)}
+    return [] if 0 in ours else sorted({PROFILES[config.provider].port, *ours})

@@ -1,0 +1,47 @@
+"""The section `pods` of the configuration."""
+
+from __future__ import annotations
+
+import pytest
+
+from imds_proxy.config import ConfigErrors, parse
+from imds_proxy.config_pods import Pods
+
+
+def refused(text: str) -> str:
+    with pytest.raises(ConfigErrors) as found:
+        parse(text, "f")
+    return str(found.value.errors[0])
+
+
+def test_by_default_no_pod_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NODE_NAME", "node-7")
+    assert Pods() == parse("", "f").pods
+    assert (Pods().networks, Pods().names) == (False, "none")
+    assert Pods().node_name() == parse("pods: {names: api}", "f").pods.node_name() == "node-7"
+
+
+@pytest.mark.parametrize(
+    ("api", "address"),
+    [
+        ("kubernetes.default.svc:443", ("kubernetes.default.svc", 443)),
+        ("kubernetes.default.svc", ("kubernetes.default.svc", 443)),
+        ('"10.0.0.1:6443"', ("10.0.0.1", 6443)),
+        ('"[fd00::1]:6443"', ("fd00::1", 6443)),
+        ('"[fd00::1]"', ("fd00::1", 443)),
+    ],
+)
+def test_the_api_server_is_a_host_and_a_port(api: str, address: tuple[str, int]) -> None:
+    assert parse(f"pods: {{names: api, node: n, api: {api}}}", "f").pods.api_address() == address
+
+
+def test_names_need_a_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NODE_NAME", raising=False)
+    assert "pods.names: api needs pods.node, or $NODE_NAME" in refused("pods: {names: api}")
+    assert parse("pods: {names: api, node: n1}", "f").pods.node_name() == "n1"
+
+
+def test_a_node_has_a_name_as_kubernetes_gives_them() -> None:
+    assert "is no node" in refused("pods: {node: 'a,metadata.name=b'}")
+    assert "true or false" in refused("pods: {networks: perhaps}")
+    assert "none | api" in refused("pods: {names: kubelet}")
