@@ -78,7 +78,7 @@ def test_the_probes_find_it_alive(pod: RunningPod) -> None:
 
 
 def test_who_connects_to_the_listener_itself_is_refused(pod: RunningPod) -> None:
-    done = pod.network.client("curl", "-sS", "--max-time", "5", "http://169.254.100.200:8100/")
+    done = pod.network.client("curl", "-sS", "--max-time", "5", "http://169.254.100.200:20200/")
     assert done.returncode == 7  # refused, not timed out
 
 
