@@ -184,6 +184,18 @@ def _intercept(args: argparse.Namespace) -> int:
     return run(args)
 
 
+def _dashboard_arguments(parser: argparse.ArgumentParser) -> None:
+    from imds_proxy.dashboard.command import add_arguments
+
+    add_arguments(parser)
+
+
+def _dashboard(args: argparse.Namespace) -> int:
+    from imds_proxy.dashboard.command import run
+
+    return run(args)
+
+
 def _observe_arguments(parser: argparse.ArgumentParser) -> None:
     from imds_proxy.observe.command import add_arguments
 
@@ -247,6 +259,7 @@ _COMMANDS: dict[str, _Command] = {
         _report,
     ),
     "ready": ("may we switch yet: READY, NOT READY or UNKNOWN, and why", _ready_arguments, _ready),
+    "dashboard": ("the live page, on a loopback port", _dashboard_arguments, _dashboard),
     "observe": ("watch and name callers; nothing is redirected", _observe_arguments, _observe),
     "cutover": ("set HttpTokens=required by the ECS API, and verify", _cutover_arguments, _cutover),
     "probe": ("what the real service answers with and without a token", _probe_arguments, _probe),

@@ -113,7 +113,7 @@ def render_table(merge: Merge) -> str:
         lines += ["", "These read no credentials:", *(_line(row, widths) for row in probes)]
     if len(rows) > _MOST_ROWS:
         lines.append("… and more: --json and --csv have them all")
-    lines += ["", "By fix:", *(f"  {line}" for line in _fixes(merge.fixes()))]
+    lines += ["", "By fix:", *(f"  {line}" for line in fix_lines(merge.fixes()))]
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
@@ -154,7 +154,8 @@ def _row(caller: MergedCaller) -> tuple[str, ...]:
     )
 
 
-def _fixes(fixes: list[Fix]) -> Iterator[str]:
+def fix_lines(fixes: list[Fix]) -> Iterator[str]:
+    """A line for each fix: how many hosts and callers, what to do, where."""
     for fix in fixes:
         text = (fix.text or _WITHOUT_FIX) if fix.legacy else _FALLBACK
         callers = f"{fix.callers} caller{'s' if fix.callers != 1 else ''}"

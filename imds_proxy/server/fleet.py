@@ -11,7 +11,7 @@ from imds_proxy.config import Address
 from imds_proxy.errors import Refused
 from imds_proxy.server import metrics
 from imds_proxy.server.build import Daemon, boottime
-from imds_proxy.server.fleetport import FleetPort, Page
+from imds_proxy.server.fleetport import FleetPort, Page, by_path
 from imds_proxy.server.log import Log
 from imds_proxy.server.snapshot import snapshot_of, unready
 
@@ -44,7 +44,7 @@ async def open_fleet_port(
         body = json.dumps({"ready": not reasons, "reasons": reasons}).encode() + b"\n"
         return Page(503 if reasons else 200, body, "application/json")
 
-    port = FleetPort({"/metrics": show, "/healthz": alive, "/readyz": ready}, frozenset(hosts))
+    port = FleetPort(by_path({"/metrics": show, "/healthz": alive, "/readyz": ready}), frozenset(hosts))
     try:
         host, number = await port.open(address.host, address.port)
     except OSError as error:

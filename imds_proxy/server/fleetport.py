@@ -21,21 +21,33 @@ _MAX_HEAD = 8192  # bytes
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What is answered: status, body, content type."""
+    """What is answered: status, body, content type, further headers."""
 
     status: int
     body: bytes
     content_type: str = "text/plain; charset=utf-8"
+    headers: tuple[tuple[str, str], ...] = ()
 
 
-Pages = Mapping[str, Callable[[], Awaitable[Page]]]
+Answer = Callable[[str, tuple[str, ...]], Awaitable[Page]]
+"""The page for the target of a GET or HEAD that named us rightly, and its Cookie headers."""
+
+
+def by_path(pages: Mapping[str, Callable[[], Awaitable[Page]]]) -> Answer:
+    """Answers these paths and no other."""
+
+    async def answer(target: str, _: tuple[str, ...]) -> Page:
+        page = pages.get(target)
+        return await page() if page else Page(404, f"There is {', '.join(pages)}.\n".encode())
+
+    return answer
 
 
 class FleetPort:
-    """Serves `pages` by path. `names` are further Host values, without a port."""
+    """Serves what `answer` says. `names` are further Host values, without a port."""
 
-    def __init__(self, pages: Pages, names: frozenset[str] = frozenset()) -> None:
-        self._pages, self._names = pages, names | {"localhost"}
+    def __init__(self, answer: Answer, names: frozenset[str] = frozenset()) -> None:
+        self._page, self._names = answer, names | {"localhost"}
         self._open: set[_Visit] = set()
         self._server: asyncio.Server | None = None
 
@@ -61,10 +73,8 @@ class FleetPort:
             return Page(403, b"Host must be the address connected to, localhost, or one of `hosts`.\n")
         if request.method not in (b"GET", b"HEAD"):
             return Page(405, b"Only GET and HEAD are accepted.\n")
-        page = self._pages.get(request.target.decode("latin-1"))
-        if page is None:
-            return Page(404, f"There is {', '.join(self._pages)}.\n".encode())
-        return await page()
+        cookies = tuple(value.decode("latin-1") for name, value in request.headers if name == b"cookie")
+        return await self._page(request.target.decode("latin-1"), cookies)
 
     def _is_ours(self, host: str, own: tuple[str, int]) -> bool:
         name, colon, port = host.rpartition(":")
@@ -143,6 +153,7 @@ class _Visit(asyncio.Protocol):
             ("Content-Type", page.content_type),
             ("Content-Length", str(len(page.body))),
             ("Connection", "close"),
+            *page.headers,
         ]
         out = [self._http.send(h11.Response(status_code=page.status, headers=headers)) or b""]
         if not head_only:

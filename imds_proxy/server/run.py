@@ -11,6 +11,7 @@ import os
 import platform
 import signal
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from imds_proxy.config import Address, Config
@@ -32,6 +33,7 @@ from imds_proxy.server.interception import Interception
 from imds_proxy.server.keeping import RedirectKeeper
 from imds_proxy.server.launch import CannotStart, Launched, launch
 from imds_proxy.server.listener import Listener
+from imds_proxy.server.livestate import LiveState
 from imds_proxy.server.log import Log
 from imds_proxy.server.reload import Reloader
 from imds_proxy.server.state import GrantFile, boot_id
@@ -192,8 +194,15 @@ async def _open_admin(
     shared = reloader.daemon.shared
     watching = Watching(shared.service.cache, shared.rules.classifier, boottime)
     probe = DirectProbe(lambda: reloader.daemon)
-    commands = {"reload": lambda _: reload(), "watch": watching.watch, "probe": probe.probe}
-    admin = AdminSocket(config.admin.socket, {**commands, **admin_commands(interception)})
+    live = LiveState(lambda: reloader.daemon, lambda: reloader.config, partial(_redirected, interception))
+    commands = {
+        "reload": lambda _: reload(),
+        "watch": watching.watch,
+        "probe": probe.probe,
+        "state": live.state,
+        **admin_commands(interception),
+    }
+    admin = AdminSocket(config.admin.socket, commands)
     try:
         await admin.open()
     except OSError as error:
@@ -213,11 +222,13 @@ async def _open_fleet(
     address = config.admin.metrics
     if address is None:
         return None
-
-    def redirect() -> bool | None:
-        return None if interception.state == "none" else interception.state == "redirect"
-
+    redirect = partial(_redirected, interception)
     return await open_fleet_port(address, lambda: reloader.daemon, config.hosts, redirect, log)
+
+
+def _redirected(interception: Interception) -> bool | None:
+    """Whether traffic is redirected here; None where nobody asked for it."""
+    return None if interception.state == "none" else interception.state == "redirect"
 
 
 async def _drain(daemon: Daemon, listeners: list[Listener], seconds: float) -> None:

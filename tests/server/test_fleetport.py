@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from imds_proxy.server.fleetport import FleetPort, Page
+from imds_proxy.server.fleetport import FleetPort, Page, by_path
 
 HOST = "127.0.0.1"
 
@@ -19,7 +19,7 @@ def talk(*heads: bytes, names: frozenset[str] = frozenset()) -> list[bytes]:
         return Page(200, b"fine\n")
 
     async def main() -> list[bytes]:
-        port = FleetPort({"/healthz": page}, names)
+        port = FleetPort(by_path({"/healthz": page}), names)
         _, number = await port.open(HOST, 0)
         answers = []
         for head in heads:
@@ -93,7 +93,7 @@ def test_who_says_nothing_is_dropped_and_does_not_hold_the_place_of_others() -> 
         return Page(200, b"fine\n")
 
     async def main(pages: dict[str, Callable[[], Awaitable[Page]]]) -> bytes:
-        port = FleetPort(pages)
+        port = FleetPort(by_path(pages))
         _, number = await port.open(HOST, 0)
         silent = [await asyncio.open_connection(HOST, number) for _ in range(80)]
         first_over = await asyncio.wait_for(silent[70][0].read(), 10)
