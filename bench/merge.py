@@ -10,12 +10,14 @@ import argparse
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from imds_proxy.ledger.entries import Alike, Batch, Described, Moment, StableCaller, Watch
@@ -40,27 +42,36 @@ class Merged:
 
 def fleet(directory: Path, ledgers: int, callers: int, distinct: float) -> None:
     """Writes the ledgers; of each one's callers the share `distinct` is found on no other host."""
-    for number in range(ledgers):
-        store = LedgerStore(
-            directory / f"host-{number:04}.db", 90 * 86400.0, 256 * 1024**2, f"host-{number:04}", "boot"
-        )
-        store.write(list(_entries(number, callers, distinct)))
-        store.close()
+    first = directory / "host-0000.db"
+    who = [_caller(number) for number in range(callers)]
+    store = LedgerStore(first, 90 * 86400.0, 256 * 1024**2, "host-0000", "boot")
+    store.write(list(_entries(who)))
+    store.close()
+    own = who[: int(callers * distinct)]
+    for number in range(1, ledgers):
+        host = f"host-{number:04}"
+        shutil.copyfile(first, directory / f"{host}.db")
+        with closing(sqlite3.connect(directory / f"{host}.db")) as db, db:
+            db.execute("UPDATE meta SET value = ? WHERE key = 'host'", (host,))
+            moved = [replace(one, script=f"/srv/{host}{one.script}") for one in own]
+            db.executemany(
+                "UPDATE callers SET script = ?, key = ? WHERE key = ?",
+                [(new.script, new.key, old.key) for new, old in zip(moved, own, strict=True)],
+            )
 
 
-def _entries(host: int, callers: int, distinct: float) -> Iterator[Batch | Described]:
-    own = int(callers * distinct)
-    who = [
-        StableCaller(
-            exe="/usr/bin/python3",
-            script=f"/srv/{f'host-{host}/' if number < own else ''}app-{number}/main.py",
-            user=f"app{number // 200}",
-            uid=1000 + number // 200,
-            unit=f"app-{number}.service",
-            cmdline=f"python3 main.py --shard {number}",
-        )
-        for number in range(callers)
-    ]
+def _caller(number: int) -> StableCaller:
+    return StableCaller(
+        exe="/usr/bin/python3",
+        script=f"/srv/app-{number}/main.py",
+        user=f"app{number // 200}",
+        uid=1000 + number // 200,
+        unit=f"app-{number}.service",
+        cmdline=f"python3 main.py --shard {number}",
+    )
+
+
+def _entries(who: list[StableCaller]) -> Iterator[Batch | Described]:
     for hour in range(HOURS):
         sums = [
             (Alike(one, session, f"/latest/meta-data/{item}", "slow", agent="Python-urllib/3.11"), 1 + hour)
@@ -69,10 +80,8 @@ def _entries(host: int, callers: int, distinct: float) -> Iterator[Batch | Descr
         ]
         yield Batch(Moment(START + hour * 3600, 1000.0 + hour * 3600), WATCH, sums)
     client = {"name": "alibabacloud-credentials", "version": "0.3.2", "where": "/srv/venv"}
-    for number, one in enumerate(who[: callers // 2]):
-        yield Described(
-            one.key, client, (), f"in /srv/app-{number}: upgrade to 1.0.2", "upgrade to 1.0.2", True
-        )
+    for one in who[: len(who) // 2]:
+        yield Described(one.key, client, (), f"in {one.script}: upgrade to 1.0.2", "upgrade to 1.0.2", True)
 
 
 def _calls(number: int) -> Iterator[tuple[str, str]]:

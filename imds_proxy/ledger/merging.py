@@ -76,19 +76,14 @@ SELECT caller, min(hour) AS first_seen,
   (SELECT max(last_seen) FROM sessions WHERE sessions.caller = hours.caller) AS last_seen, {_PIVOT}
 FROM hours WHERE hour >= :since AND NOT (decision = 'refused' AND reason IN ({_FORM})) GROUP BY caller
 """  # noqa: S608
-# In the order of its key, so that the hours are read once, one after the other.
-_BY_CALLER = """
-SELECT caller, ifnull(sum(count) FILTER (WHERE decision = 'refused'), 0) AS refused,
-  substr(max(printf('%012d', hour) || cause) FILTER (WHERE session = 'fallback' AND cause != ''), 13) AS cause
-FROM hours WHERE hour >= :since GROUP BY caller
-"""
 _READ = """
 SELECT key, exe, script, user, uid, unit, coalesce(image, container), pod, client, advice, fix, credentials,
-  r.cause, {time}(s.first_seen), {time}(s.last_seen),
-  s.legacy, s.fallback, s.hardened, s.token, s.bypass, ifnull(r.refused, 0)
+  cause, {time}(s.first_seen), {time}(s.last_seen),
+  s.legacy, s.fallback, s.hardened, s.token, s.bypass, {refused}
 FROM callers JOIN ({sessions}) AS s ON s.caller = callers.id
-LEFT JOIN ({hours}) AS r ON r.caller = callers.id
 """
+_REFUSED_SINCE = """ifnull((SELECT sum(count) FROM hours WHERE hours.caller = callers.id
+  AND decision = 'refused' AND hour >= :since), 0)"""
 
 
 class MergedCaller(NamedTuple):
@@ -206,19 +201,29 @@ class Merge:
         since = -(2**62) if self.since is None else int(self.since) // _HOUR * _HOUR
         query = _READ.format(
             sessions=_ALL_TIME if self.since is None else _SINCE,
-            hours=_BY_CALLER,
+            refused="refused" if self.since is None else _REFUSED_SINCE,
             time="true_time" if clock.was_wrong else "",
         )
         values = {"since": since}
         self._db.executemany(_ADD, ledger.execute(query, values))
-        seen = "SELECT key, ? FROM callers WHERE last_seen >= ?"
-        self._db.executemany(_ADD_PRESENCE, ledger.execute(seen, (host, since)))
-        items = (
-            "SELECT key, path FROM items JOIN callers ON callers.id = items.caller WHERE items.last_seen >= ?"
+        ids = self._ids(ledger, since)
+        self._db.executemany(
+            "INSERT OR IGNORE INTO presence VALUES (?,?)", [(one, host) for one in ids.values()]
         )
-        self._db.executemany(_ADD_ITEM, ledger.execute(items, (since,)))
+        items = ledger.execute("SELECT caller, path FROM items WHERE last_seen >= ?", (since,))
+        rows = ((ids[caller], path) for caller, path in items if caller in ids)
+        self._db.executemany("INSERT OR IGNORE INTO items VALUES (?,?)", rows)
         hours = "SELECT hour, session, decision, count FROM timeline WHERE hour >= ?"
         self._db.executemany(_ADD_HOUR, ledger.execute(hours, (since,)))
+
+    def _ids(self, ledger: sqlite3.Connection, since: int) -> dict[int, int]:
+        """The ledger's numbers of callers to ours."""
+        ours, found = self._db.cursor(), {}
+        for number, key in ledger.execute("SELECT id, key FROM callers WHERE last_seen >= ?", (since,)):
+            row = ours.execute("SELECT id FROM callers WHERE key = ?", (key,)).fetchone()
+            if row is not None:
+                found[number] = row[0]
+        return found
 
     def add_log(self, callers: Iterable[LoggedCaller], hosts: Iterable[str]) -> None:
         """Adds what a log says of callers, and the hosts that it names."""

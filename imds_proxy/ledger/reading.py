@@ -73,21 +73,15 @@ def name_of(
 
 
 def _callers(ledger: sqlite3.Connection) -> list[CallerHistory]:
-    causes = dict(
-        ledger.execute(
-            "SELECT caller, cause FROM (SELECT caller, cause, max(hour) FROM hours"
-            " WHERE session = 'fallback' AND cause != '' GROUP BY caller)"
-        )
-    )
     seen: dict[int, dict[str, float]] = {}
     for caller, session, last in ledger.execute("SELECT caller, session, last_seen FROM sessions"):
         seen.setdefault(caller, {})[session] = last
     found = []
     rows = ledger.execute(
-        "SELECT id, exe, script, unit, coalesce(image, container), pod, client, advice FROM callers"
+        "SELECT id, exe, script, unit, coalesce(image, container), pod, client, advice, cause FROM callers"
         " ORDER BY last_seen DESC"
     )
-    for number, *names, client, advice in rows:
+    for number, *names, client, advice, cause in rows:
         known = client_of(client)
         found.append(
             CallerHistory(
@@ -96,7 +90,7 @@ def _callers(ledger: sqlite3.Connection) -> list[CallerHistory]:
                 client=known.name,
                 version=known.version,
                 advice=advice,
-                cause=causes.get(number),
+                cause=cause,
             )
         )
     return found

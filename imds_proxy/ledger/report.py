@@ -45,7 +45,13 @@ def _fallback(cause: str | None) -> str:
 def caller_as_json(caller: MergedCaller) -> dict[str, Any]:
     """One caller in the machine contract's form."""
     return {
-        **{name: getattr(caller, name) for name in _COLUMNS},
+        "exe": caller.exe,
+        "script": caller.script,
+        "user": caller.user,
+        "unit": caller.unit,
+        "container": caller.container,
+        "pod": caller.pod,
+        "hosts": caller.hosts,
         "sessions": {kind: caller.sessions[kind] for kind in ("legacy", "fallback", "hardened")},
         "refused": caller.refused,
         "first_seen": iso(caller.first_seen),

@@ -26,6 +26,8 @@ CREATE TABLE callers (
   origin TEXT,               -- of a caller that could not be named: its address, or why
   cmdline TEXT,              -- an example, secrets removed
   first_seen REAL NOT NULL, last_seen REAL NOT NULL,
+  refused INTEGER NOT NULL DEFAULT 0,
+  cause TEXT,                -- of its last fallback: why its call with a token had failed
   client TEXT,               -- JSON {name, version, where}
   findings TEXT,             -- JSON [{...}], what was noticed beside the client
   advice TEXT,               -- sentences, a line each

@@ -36,6 +36,7 @@ VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)
 ON CONFLICT (key) DO UPDATE SET last_seen = excluded.last_seen, cmdline = excluded.cmdline,
   container = excluded.container
 """
+_SEEN = "UPDATE callers SET last_seen = ?, refused = refused + ?, cause = coalesce(?, cause) WHERE id = ?"
 _ADD_HOUR = """
 INSERT INTO hours VALUES (?,?,?,?,?,?,?,?,?)
 ON CONFLICT DO UPDATE SET count = count + excluded.count
@@ -173,13 +174,15 @@ class LedgerStore:
         hours: list[tuple[object, ...]] = []
         totals: dict[tuple[int, str, str], int] = {}
         sessions: dict[tuple[int, str], int] = {}
-        callers: set[int] = set()
+        callers: dict[int, tuple[int, str | None]] = {}
         for alike, count in sums:
             place = self._places.get(id(alike)) or self._place(alike, now)
             hours.append((place.caller, hour, *place.columns, count))
             total = (hour, alike.session, alike.decision)
             totals[total] = totals.get(total, 0) + count
-            callers.add(place.caller)
+            refused, cause = callers.get(place.caller, (0, None))
+            refused += count if alike.decision == "refused" else 0
+            callers[place.caller] = refused, alike.cause or cause
             if place.needs:
                 pair = (place.caller, alike.session)
                 sessions[pair] = sessions.get(pair, 0) + count
@@ -189,7 +192,7 @@ class LedgerStore:
         self._db.executemany(_ADD_HOUR, hours)
         self._db.executemany(_ADD_TOTAL, [(*total, count) for total, count in totals.items()])
         self._db.executemany(_ADD_SESSION, [(*pair, now, now, count) for pair, count in sessions.items()])
-        self._db.executemany("UPDATE callers SET last_seen = ? WHERE id = ?", [(now, one) for one in callers])
+        self._db.executemany(_SEEN, [(now, *more, caller) for caller, more in callers.items()])
 
     def _place(self, alike: Alike, now: float) -> _Place:
         """Where an object's requests are counted; found once, since a cell hands over the same each time."""
