@@ -110,9 +110,11 @@ class ClientDesk:
         judged once for all of them."""
         while self._due and self._verdicts.take(self._clock()):
             key = next(iter(self._due))
-            self._examine(key, self._due.pop(key), None)
+            if not self._examine(key, self._due[key], None):
+                return
+            del self._due[key]
 
-    def _examine(self, key: bytes, known: _Known, sight: Sight | None) -> None:
+    def _examine(self, key: bytes, known: _Known, sight: Sight | None) -> bool:
         loop, caller = asyncio.get_running_loop(), known.caller
         words = caller.process.cmdline if caller.process else ()
         command = words[0] if words else None
@@ -128,8 +130,10 @@ class ClientDesk:
             with suppress(RuntimeError):  # the loop has ended
                 loop.call_soon_threadsafe(self._learnt, key, known, verdict)
 
-        if not self._thread.put(work) and sight is not None:
+        taken = self._thread.put(work)
+        if not taken and sight is not None:
             sight.close()
+        return taken
 
     def _learnt(self, key: bytes, known: _Known, verdict: Verdict) -> None:
         if verdict == known.verdict or (verdict.client is None and not verdict.findings):
