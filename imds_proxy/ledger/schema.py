@@ -137,9 +137,11 @@ def open_to_read(path: Path) -> sqlite3.Connection:
 
 
 def _opened(path: Path) -> sqlite3.Connection:
-    # A copy of a file in WAL mode on a read-only medium has no -shm beside it: `immutable` reads it still.
+    # Without a log beside it nobody writes to it. `immutable` then reads it without leaving files there, and
+    # from where none can be made.
     uri = path.absolute().as_uri()
-    for flags in ("?mode=ro", "?mode=ro&immutable=1"):
+    written = path.with_name(f"{path.name}-wal").exists()
+    for flags in ("?mode=ro", "?mode=ro&immutable=1")[0 if written else 1 :]:
         connection = sqlite3.connect(uri + flags, uri=True, isolation_level=None, check_same_thread=False)
         try:
             connection.execute("PRAGMA schema_version").fetchone()

@@ -79,3 +79,11 @@ def test_a_ledger_on_a_read_only_medium_is_read(tmp_path: Path) -> None:
     assert reading.execute("SELECT text FROM agents").fetchall() == [("x",)]
     reading.close()
     copy.chmod(0o700)
+
+
+def test_reading_leaves_nothing_beside_a_ledger(tmp_path: Path) -> None:
+    path = made(tmp_path / "ledger.db", "PRAGMA journal_mode = WAL", "INSERT INTO agents (text) VALUES ('x')")
+    reading = open_to_read(path)
+    assert reading.execute("SELECT text FROM agents").fetchall() == [("x",)]
+    reading.close()
+    assert list(tmp_path.iterdir()) == [path]

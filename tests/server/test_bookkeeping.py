@@ -147,6 +147,22 @@ def kill_and_look(place: Path, number: int, alive: float, before: int) -> int:
     return found
 
 
+def test_the_whole_daemon_killed_while_it_answers_loses_at_most_the_last_second(tmp_path: Path) -> None:
+    with (
+        Emulator(settings=Settings(http_tokens="required")) as service,
+        running_proxy(service.address, state=tmp_path) as proxy,
+    ):
+        answered: list[float] = []
+        until = time.monotonic() + 3
+        while time.monotonic() < until:
+            assert proxy.get("/latest/meta-data/mac").status == 200
+            answered.append(time.monotonic())
+        killed = time.monotonic()
+        proxy.kill()
+    found = int(rows(tmp_path / "ledger.db", "SELECT ifnull(sum(count), 0) FROM hours")[0][0])
+    assert sum(when < killed - 1.0 for when in answered) <= found <= len(answered)
+
+
 @pytest.mark.slow
 def test_killed_at_a_hundred_moments_under_load_it_loses_at_most_the_last_second(tmp_path: Path) -> None:
     """Must show: the ledger opens, and what is missing is at most the last second."""
