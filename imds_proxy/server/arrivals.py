@@ -48,6 +48,7 @@ class Arrivals:
         # One descriptor for the loop, whoever waits: to wait costs a connection one system call.
         self._epoll = select.epoll()
         self._guests: dict[int, _Guest] = {}
+        self._most = _MOST
         self._timer: asyncio.TimerHandle | None = None
         self._loop.add_reader(self._epoll.fileno(), self._readable)
 
@@ -59,7 +60,13 @@ class Arrivals:
             if isinstance(caller, Caller):
                 self._serve(_Guest(accepted, caller, shared))
             else:
-                self._open(accepted, Arrival(caller, shared.attribution.epoch, b""), shared)
+                self._open(accepted, caller, shared.attribution.epoch, b"", shared)
+
+    def close(self) -> None:
+        """From now on all are ordinary connections, also those that wait: a drain knows no others."""
+        self._most = 0
+        for guest in list(self._guests.values()):
+            self._hand_over(guest, b"")
 
     def _serve(self, guest: _Guest) -> None:
         accepted = guest.accepted
@@ -87,7 +94,7 @@ class Arrivals:
         guest.silent = False
         if number in self._guests:
             return
-        if len(self._guests) >= _MOST:
+        if len(self._guests) >= self._most:
             self._hand_over(guest, b"")
             return
         self._guests[number] = guest
@@ -114,9 +121,24 @@ class Arrivals:
     def _hand_over(self, guest: _Guest, data: bytes) -> None:
         if self._guests.pop(guest.accepted.number, None) is not None:
             self._epoll.unregister(guest.accepted.number)
-        self._open(guest.accepted, Arrival(guest.caller, guest.epoch, data), guest.shared)
+        self._open(guest.accepted, guest.caller, guest.epoch, data, guest.shared)
 
-    def _open(self, accepted: Accepted, arrival: Arrival, shared: Shared) -> None:
+    def _open(
+        self,
+        accepted: Accepted,
+        caller: Caller | Coroutine[Any, Any, Caller],
+        epoch: int,
+        data: bytes,
+        shared: Shared,
+    ) -> None:
+        try:
+            ends = accepted.peername, accepted.own_name
+        except OSError:  # it is gone
+            accepted.close()
+            if not isinstance(caller, Caller):
+                caller.close()
+            return
+        arrival = Arrival(caller, epoch, data, ends)
         connect = self._loop.connect_accepted_socket(
             partial(CallerConnection, shared, arrival), accepted.socket
         )

@@ -36,11 +36,12 @@ def _nowhere(_: bytes) -> None:
 @dataclass(frozen=True, slots=True)
 class Arrival:
     """What is known of a connection before it has a transport: its caller, or a coroutine for it, the epoch
-    of that naming, and the first bytes."""
+    of that naming, the first bytes, and its ends: the peer's name and our own."""
 
     caller: Caller | Coroutine[Any, Any, Caller]
     epoch: int
     data: bytes
+    ends: tuple[object, object]
 
 
 class CallerConnection(asyncio.Protocol):
@@ -50,34 +51,12 @@ class CallerConnection(asyncio.Protocol):
     and the next answer need not be the last.
     """
 
-    __slots__ = (
-        "_arrival",
-        "_arrived",
-        "_blocked",
-        "_clock",
-        "_current",
-        "_draining",
-        "_ended",
-        "_epoch",
-        "_failure",
-        "_lingering",
-        "_paused",
-        "_peer",
-        "_plans",
-        "_reader",
-        "_shared",
-        "_since",
-        "_task",
-        "_touch_at",
-        "_transport",
-        "_write",
-    )
-
     def __init__(self, shared: Shared, arrival: Arrival | None = None) -> None:
         self._shared, self._clock, self._arrival = shared, shared.clock, arrival
         self._plans, self._failure = _NONE, _NO_FAILURE
         self._write: Callable[[bytes], None] = _nowhere
         self._touch_at = 0.0
+        self._ends: tuple[object, object] = (None, None)
         self._reader = RequestReader(shared.rules, {})
         self._transport: asyncio.Transport | None = None
         self._peer: Peer | None = None
@@ -107,9 +86,10 @@ class CallerConnection(asyncio.Protocol):
             return
         arrival, self._arrival = self._arrival, None
         if arrival is None:
+            self._ends = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
             self._ask_who(self._transport)
             return
-        self._epoch = arrival.epoch
+        self._epoch, self._ends = arrival.epoch, arrival.ends
         self._name(arrival.caller, self._transport.get_extra_info("socket"))
         if arrival.data:
             self.data_received(arrival.data)
@@ -117,7 +97,7 @@ class CallerConnection(asyncio.Protocol):
     def _ask_who(self, transport: asyncio.Transport) -> None:
         self._peer, self._epoch = None, self._shared.attribution.epoch
         accepted = transport.get_extra_info("socket")
-        self._name(self._shared.attribution.begin(accepted, transport.get_extra_info("peername")), accepted)
+        self._name(self._shared.attribution.begin(accepted, self._ends[0]), accepted)
 
     def _forget_arrival(self) -> None:
         if self._arrival is not None and not isinstance(self._arrival.caller, Caller):

@@ -158,7 +158,7 @@ async def _serve(
         await admin.close()
 
     log.event("draining", "stopping: answering what was asked, accepting nothing new")
-    await _drain(daemon, listeners + interception.listeners, config.limits.drain)
+    await _drain(daemon, listeners + interception.listeners, arrivals, config.limits.drain)
     for task in (probing, sweeping, noting, looking, supervising, asking, renewing, keeping, *following):
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -231,19 +231,21 @@ def _redirected(interception: Interception) -> bool | None:
     return None if interception.state == "none" else interception.state == "redirect"
 
 
-async def _drain(daemon: Daemon, listeners: list[Listener], seconds: float) -> None:
+async def _drain(daemon: Daemon, listeners: list[Listener], arrivals: Arrivals, seconds: float) -> None:
     until = boottime() + seconds
     # What callers sent before they could know may lie unread in the kernel: it is accepted, read, answered.
     await asyncio.sleep(_LAST_READ)
     for listener in listeners:
         listener.close()
+    arrivals.close()
     await asyncio.sleep(0)
     for connection in daemon.register:
         connection.drain()
     await asyncio.sleep(_LAST_READ)
-    for connection in daemon.register:
-        connection.close_if_idle()
-    while len(daemon.register) and boottime() < until:  # noqa: ASYNC110  (bounded; the register is pure)
+    while len(daemon.register) and boottime() < until:
+        for connection in daemon.register:
+            connection.drain()  # those too that opened meanwhile
+            connection.close_if_idle()
         await asyncio.sleep(0.01)
 
 

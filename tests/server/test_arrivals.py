@@ -277,3 +277,23 @@ async def until(condition: Callable[[], object]) -> None:
             return
         await asyncio.sleep(0.01)
     raise AssertionError("it did not come to that")
+
+
+def test_a_drain_makes_ordinary_connections_of_those_that_wait() -> None:
+    async def talk(port: int, daemon: Daemon) -> int:
+        for _ in range(3):
+            await asked(port, LAST)
+        shared = dataclasses.replace(daemon.shared, attribution=Named())
+        arrivals = Arrivals(lambda: shared)
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            with socket.create_connection(listening.getsockname()):
+                arrivals.welcome([just_accepted(listening)])
+                assert len(daemon.register) == 0
+                arrivals.close()
+                await until(lambda: len(daemon.register) == 1)
+            with socket.create_connection(listening.getsockname()):
+                arrivals.welcome([just_accepted(listening)])  # accepted while the daemon drains
+                await until(lambda: len(daemon.register) > 0)
+        return 0
+
+    assert arriving(talk) == 0
