@@ -10,6 +10,7 @@ import http.client
 import json
 import os
 import socket
+import stat
 import subprocess
 import sys
 from base64 import b64encode
@@ -125,12 +126,15 @@ def scraped(port: int, path: str) -> bytes:
 
 
 def files(*directories: Path) -> Iterator[tuple[str, bytes]]:
-    """All that can be read, not the devices."""
+    """All that can be read; neither what is linked to, nor devices."""
     for directory in directories:
-        for path in directory.rglob("*"):
-            if path.is_file() and not path.is_symlink() and path.stat().st_size < 64 << 20:
+        for place, _, names in os.walk(directory):
+            for name in names:
+                path = Path(place, name)
                 try:
-                    yield str(path.relative_to(directory)), path.read_bytes()
+                    status = path.lstat()
+                    if stat.S_ISREG(status.st_mode) and status.st_size < 64 << 20:
+                        yield str(path.relative_to(directory)), path.read_bytes()
                 except OSError:
                     continue
 
