@@ -174,6 +174,30 @@ class ProcessView:
         except OSError:
             return False
 
+    def descriptor_count(self) -> int:
+        """How many descriptors it has; 0 where the kernel does not tell (before Linux 6.2)."""
+        try:
+            return os.stat("fd", dir_fd=self._directory).st_size
+        except OSError:
+            return 0
+
+    def sockets(self, limit: int) -> dict[int, int]:
+        """The inodes of its sockets, each with its descriptor; `limit` descriptors are looked at.
+
+        Raises OSError.
+        """
+        found: dict[int, int] = {}
+        directory = os.open("fd", _DIRECTORY, dir_fd=self._directory)
+        try:
+            with os.scandir(directory) as entries:
+                for entry, _ in zip(entries, range(limit), strict=False):
+                    link = _link(entry.name, directory) or ""
+                    if link.startswith("socket:["):
+                        found[int(link[8:-1])] = int(entry.name)
+        finally:
+            os.close(directory)
+        return found
+
     def find_socket(self, inode: int, limit: int) -> tuple[int | None, int]:
         """The descriptor of that socket and how many descriptors were looked at, `limit` at most.
 

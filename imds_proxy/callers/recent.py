@@ -28,16 +28,17 @@ OwnerKey = tuple[int, int | None]
 
 class Habits:
     """Under which descriptors a process held its sockets, and when it was last found to be what it was
-    (`checked_at`, seconds, monotonic).
+    (`checked_at`, seconds, monotonic). `sockets` are those that it held at the last search, by inode.
 
     A program that connects again is given a descriptor that it closed: one after another the same, many at
     once in the same order as before.
     """
 
-    __slots__ = ("_followed_by", "_last", "checked_at")
+    __slots__ = ("_followed_by", "_last", "checked_at", "sockets")
 
     def __init__(self, first: int) -> None:
         self.checked_at = float("-inf")
+        self.sockets: dict[int, int] = {}
         self._last = first
         self._followed_by: dict[int, int] = {first: first}
 
@@ -91,7 +92,22 @@ class SeenProcess:
 
     def holding(self, inode: int) -> int | None:
         """The descriptor that is this socket, if it is one of those known."""
+        listed = self.habits.sockets.get(inode)
+        if listed is not None and self.view.holds(listed, inode):
+            return listed
         held = next((one for one in self.habits.likely() if self.view.holds(one, inode)), None)
+        if held is not None:
+            self.habits.held(held)
+        return held
+
+    def search(self, inode: int, limit: int) -> int | None:
+        """The descriptor that is this socket, by a list of all: it tells of the others that were held then, too,
+        so that of many calls that came at once (to a daemon that has just started) only the first costs this.
+        None for a process with more than `limit` descriptors. Raises OSError."""
+        if self.view.descriptor_count() > limit:
+            return None
+        self.habits.sockets = sockets = self.view.sockets(limit)
+        held = sockets.get(inode)
         if held is not None:
             self.habits.held(held)
         return held

@@ -117,15 +117,16 @@ class Resolver:
         """See `ConnectionLookup.look_up_ends`."""
         return self._lookup.look_up_ends(client, destination)
 
-    def resolve(self, ticket: Ticket) -> Caller | None:
-        """The caller, if it is unresolved for good or a process seen before; None means: needs a scan."""
+    def resolve(self, ticket: Ticket, limit: int = _QUICK_DESCRIPTORS) -> Caller | None:
+        """The caller, if it is unresolved for good or a process seen before, of which `limit` descriptors are
+        looked at; None means: needs a scan."""
         owner = ticket.owner
         if owner is None:
             return None if ticket.elsewhere else _unresolved(ticket)
-        caller = self._seen(ticket, owner)
+        caller = self._seen(ticket, owner, limit)
         return _in_its_place(ticket, caller, self._around) if caller is not None else None
 
-    def _seen(self, ticket: Ticket, owner: SocketOwner) -> Caller | None:
+    def _seen(self, ticket: Ticket, owner: SocketOwner, limit: int) -> Caller | None:
         seen = self._recent.of(key_of(owner))
         if ticket.note is not None:
             return self._noted_again(seen, ticket.note)
@@ -136,9 +137,7 @@ class Resolver:
                 return self._again(process, owner)
         for process in seen:
             with suppress(OSError):
-                descriptor, _ = process.view.find_socket(owner.inode, _QUICK_DESCRIPTORS // len(seen))
-                if descriptor is not None:
-                    process.habits.held(descriptor)
+                if process.search(owner.inode, limit // len(seen)) is not None:
                     return self._again(process, owner)
         return None
 
@@ -180,7 +179,7 @@ class Resolver:
         if owner is None:
             return _unresolved(ticket)
         # Of many calls that waited for a new daemon, the first look-up names the process for the others.
-        if (known := self.resolve(ticket)) is not None:
+        if (known := self.resolve(ticket, _SCAN_DESCRIPTORS)) is not None:
             if captured is not None:
                 captured.view.close()
             return known

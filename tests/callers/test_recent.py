@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from typing import Any
 
@@ -85,3 +86,18 @@ def test_the_memory_is_bounded() -> None:
         recent.remember((uid, 0), _seen(uid))
     assert recent.of((0, 0)) == ()
     assert recent.of((99, 0)) != ()
+
+
+def test_one_list_of_a_process_tells_of_all_the_sockets_that_it_held() -> None:
+    held = [socket.socket() for _ in range(40)]
+    seen = _seen(1)
+    inodes = [os.fstat(one.fileno()).st_ino for one in held]
+    assert seen.search(inodes[7], 100_000) == held[7].fileno()
+    assert [seen.holding(inode) for inode in inodes] == [one.fileno() for one in held]
+    held[3].close()
+    other = socket.socket()  # most often under the same descriptor
+    assert seen.holding(inodes[3]) is None  # what was listed is looked at again
+    assert seen.search(os.fstat(other.fileno()).st_ino, 1) is None  # too many to be listed
+    for one in (*held, other):
+        one.close()
+    seen.view.close()
