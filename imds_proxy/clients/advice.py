@@ -70,7 +70,7 @@ def _of_clients(naming: Naming, usage: Usage, evidence: Evidence) -> Iterator[Fi
         fallen = [call for call in calls if call.session is Session.FALLBACK]
         if client.tool is None:
             if legacy:
-                yield _own_code(client, legacy[0], usage)
+                yield _own_code(client, legacy[0], usage, evidence)
             elif fallen:
                 yield _fallback(client, fallen[0])
         elif (client.tool.kind == "boot" and _outdated(client)) or (legacy and not _speaks_hardened(client)):
@@ -108,7 +108,7 @@ def _of_unnamed(naming: Naming, usage: Usage, evidence: Evidence) -> Iterator[Fi
             )
 
 
-def _own_code(client: Named, call: Call, usage: Usage) -> Finding:
+def _own_code(client: Named, call: Call, usage: Usage, evidence: Evidence) -> Finding:
     where = f" in {client.where}" if client.where and client.where != usage.executable else ""
     if is_command(client, usage):
         first, second = curl_lines(call.path)
@@ -117,10 +117,11 @@ def _own_code(client: Named, call: Call, usage: Usage) -> Finding:
             f"{_name(client)}{where}: replace the call by\n{first}\n{second}",
             f"fetch a token in scripts that call {client.name}",
         )
+    doubt = f" (or a library: {evidence.missing})" if evidence.missing else ""
     return Finding(
         "own-code",
-        f"code{where} that uses {_name(client)}: PUT /latest/api/token first and send the token with the GET "
-        f"of {call.path}, as these two lines do:\n" + "\n".join(curl_lines(call.path)),
+        f"code{where} that uses {_name(client)}{doubt}: PUT /latest/api/token first and send the token with "
+        f"the GET of {call.path}, as these two lines do:\n" + "\n".join(curl_lines(call.path)),
         f"fetch a token in code that uses {client.name}",
     )
 

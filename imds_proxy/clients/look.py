@@ -25,6 +25,7 @@ from imds_proxy.clients.variables import places_of, settings_of
 _MAX_FOUND = 32
 _NODE = ("node", "nodejs", "electron", "bun")
 _GONE = "the process ended before it could be looked at"
+_NO_OPENAT2 = "its files cannot be opened below its own root: openat2 is missing (Linux 5.6) or refused"
 _EXHAUSTED = "the look took too long or had too much to read"
 
 
@@ -48,6 +49,8 @@ def look(
     missing = None if environ or sight.cmdline() else _GONE
     found: dict[Found, None] = {}
     try:
+        if not rooted.is_directory("/"):
+            missing = _NO_OPENAT2
         for one in _all(sight, rooted, known, script, image, environ, command):
             found[one] = None
             if len(found) >= _MAX_FOUND:

