@@ -12,6 +12,7 @@ import pytest
 
 from hostclients import HostClient, host_clients
 from lab import Lab
+from observed import observable_lab, observing
 
 pytestmark = [pytest.mark.clients, pytest.mark.root]
 
@@ -34,15 +35,31 @@ def state(lab: Lab, clients: list[HostClient], tmp_path_factory: pytest.TempPath
     return state
 
 
+@pytest.fixture(scope="module")
+def observed(clients: list[HostClient], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same without a proxy: its calls were only watched."""
+    directory = tmp_path_factory.mktemp("observed")
+    with observable_lab() as lab, observing(lab, directory):
+        for client in clients:
+            done = lab.run(*client.words)
+            assert done.returncode == 0 or "no-such-role" in client.words, (client.label, done.stderr)
+    return directory
+
+
 def report(*words: str) -> str:
     command = [sys.executable, "-m", "imds_proxy", "report", *words]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
 
 
-@pytest.fixture(scope="module", params=["ledger.db", "daemon.log"])
-def callers(request: pytest.FixtureRequest, state: Path) -> list[dict[str, Any]]:
-    """What the report says of them, from the ledger and from the log."""
-    return list(json.loads(report("--json", str(state / request.param)))["callers"])
+@pytest.fixture(
+    scope="module",
+    params=[("state", "ledger.db"), ("state", "daemon.log"), ("observed", "ledger.db")],
+    ids="-".join,
+)
+def callers(request: pytest.FixtureRequest) -> list[dict[str, Any]]:
+    """What the report says of them, from the ledger and from the log, and from one that only watched."""
+    where, name = request.param
+    return list(json.loads(report("--json", str(request.getfixturevalue(where) / name)))["callers"])
 
 
 def key_of(client: dict[str, Any]) -> tuple[str | None, ...]:

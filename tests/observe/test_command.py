@@ -7,15 +7,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from imds_proxy.demo.processes import ending
-from lab import SERVICE, Lab, metadata_lab
+from lab import SERVICE, Lab
+from observed import observable_lab, observing
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root: a namespace")]
 
@@ -29,27 +27,8 @@ curl -sf -H "X-aliyun-ecs-metadata-token: $token" {ROLE} >/dev/null
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
-    with metadata_lab("--listen", f"{SERVICE}:80", "--latency", "100") as lab:  # as far as any service is
+    with observable_lab() as lab:
         yield lab
-
-
-@contextmanager
-def observing(lab: Lab, directory: Path) -> Iterator[list[dict[str, Any]]]:
-    """Watches meanwhile; the log is in the list afterwards, the ledger in the directory."""
-    config = directory / "config.yaml"
-    config.write_text(yaml.safe_dump({"state": str(directory), "log": {"format": "json"}}))
-    events: list[dict[str, Any]] = []
-    log = directory / "log"
-    with log.open("w") as errors:
-        words = lab.words(sys.executable, "-m", "imds_proxy", "observe", "-c", str(config))
-        process = subprocess.Popen(words, stderr=errors, text=True)
-    with ending(process):
-        while "observing" not in log.read_text():
-            assert process.poll() is None, log.read_text()
-        yield events
-        process.terminate()
-        assert process.wait(20) == 0
-    events += [json.loads(line) for line in log.read_text().splitlines()]
 
 
 def report(directory: Path) -> list[dict[str, Any]]:
