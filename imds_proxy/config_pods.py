@@ -57,8 +57,10 @@ class Pods:
         ),
     )
     api: str = field(
-        default="kubernetes.default.svc:443",
-        metadata=key(HostValue(), "Where the API server is, over TLS; with `names: api`."),
+        default=_FROM_ENVIRONMENT,
+        metadata=key(
+            HostValue(), "The API server, over TLS; auto: what Kubernetes tells every pod by its environment."
+        ),
     )
     node: str = field(
         default=_FROM_ENVIRONMENT,
@@ -75,7 +77,10 @@ class Pods:
         return os.environ.get("NODE_NAME", "") if self.node == _FROM_ENVIRONMENT else self.node
 
     def api_address(self) -> tuple[str, int]:
-        """Host and port of the API server."""
+        """Host and port of the API server; the host is empty where it is not known."""
+        if self.api == _FROM_ENVIRONMENT:
+            port = os.environ.get("KUBERNETES_SERVICE_PORT", "")
+            return os.environ.get("KUBERNETES_SERVICE_HOST", ""), int(port) if port.isdecimal() else 443
         host, colon, port = self.api.rpartition(":")
         if not colon or self.api.endswith("]"):
             host, port = self.api, "443"
@@ -88,4 +93,9 @@ def pods_conflicts(pods: Pods) -> Iterator[tuple[tuple[str, ...], str]]:
         yield (
             ("pods.names", "pods.node"),
             "pods.names: api needs pods.node, or $NODE_NAME, so that only this machine's pods are asked for",
+        )
+    if pods.names == "api" and not pods.api_address()[0]:
+        yield (
+            ("pods.names", "pods.api"),
+            "pods.names: api needs pods.api, or $KUBERNETES_SERVICE_HOST as every pod has it",
         )

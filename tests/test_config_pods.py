@@ -18,6 +18,9 @@ def test_by_default_no_pod_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("NODE_NAME", "node-7")
     assert Pods() == parse("", "f").pods
     assert (Pods().networks, Pods().names) == (False, "none")
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "fd00::1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "6443")
+    assert Pods().api_address() == ("fd00::1", 6443)
     assert Pods().node_name() == parse("pods: {names: api}", "f").pods.node_name() == "node-7"
 
 
@@ -37,8 +40,13 @@ def test_the_api_server_is_a_host_and_a_port(api: str, address: tuple[str, int])
 
 def test_names_need_a_node(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NODE_NAME", raising=False)
-    assert "pods.names: api needs pods.node, or $NODE_NAME" in refused("pods: {names: api}")
-    assert parse("pods: {names: api, node: n1}", "f").pods.node_name() == "n1"
+    assert "pods.names: api needs pods.node, or $NODE_NAME" in refused("pods: {names: api, api: kube}")
+    assert parse("pods: {names: api, node: n1, api: kube}", "f").pods.node_name() == "n1"
+
+
+def test_names_need_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    assert "pods.names: api needs pods.api" in refused("pods: {names: api, node: n1}")
 
 
 def test_a_node_has_a_name_as_kubernetes_gives_them() -> None:

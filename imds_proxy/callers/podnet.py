@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from imds_proxy.callers.netns import NetworkNamespace
+from imds_proxy.callers.netns import NetworkNamespace, within
 
 FRESH = 0.5
 """Seconds for which a look at all processes holds; what is not found by it is looked for anew at once."""
@@ -40,12 +40,18 @@ class _Look:
 class PodNetworks:
     """The network namespaces of all processes but our own. Thread-safe.
 
-    Without the right to look at other users' processes, or to enter their namespaces, it knows none.
+    Raises OSError without the right to enter them (CAP_SYS_ADMIN). Of processes that may not be looked at
+    (CAP_SYS_PTRACE) it knows none.
     """
 
     def __init__(self, proc_root: str = "/proc", clock: Callable[[], float] = time.monotonic) -> None:
         self._proc_root, self._clock = proc_root, clock
-        self._ours = os.stat(f"{proc_root}/thread-self/ns/net").st_ino  # noqa: PTH116 - a link that is none
+        handle = os.open(f"{proc_root}/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self._ours = os.fstat(handle).st_ino
+            within(handle, lambda: None)
+        finally:
+            os.close(handle)
         self._looking = threading.Lock()
         self._known: dict[int, _Known] = {}
         self._look = _Look()

@@ -86,6 +86,8 @@ def wanted(config: Config) -> frozenset[Capability]:
     if config.attribution != "procfs":
         # The programs; newer kernels let only tracers ask for the name of who connects.
         capabilities |= {Capability.BPF, Capability.PERFMON}
+    if config.pods.networks:
+        capabilities.add(Capability.SYS_ADMIN)  # to open a socket in a pod's network namespace
     return frozenset(capabilities)
 
 

@@ -19,7 +19,15 @@ from imds_proxy.server.log import Log
 def resolver_of(config: Config, directory: PodDirectory | None, log: Log) -> Resolver:
     """The resolver. Raises OSError where `attribution: ebpf` cannot be had."""
     tree = CgroupTree.find()
-    networks = PodNetworks() if config.pods.networks else None
+    networks = None
+    if config.pods.networks:
+        try:
+            networks = PodNetworks()
+        except OSError as error:
+            why = f"{error.strerror or error} (CAP_SYS_ADMIN)"
+            log.event(
+                "no-pod-networks", "callers in pods are not looked for: it may not be entered", detail=why
+            )
     notes = None
     if config.attribution != "procfs":
         try:

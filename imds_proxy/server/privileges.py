@@ -33,6 +33,7 @@ class Capability(enum.IntEnum):
     NET_BIND_SERVICE = 10
     NET_ADMIN = 12
     SYS_PTRACE = 19
+    SYS_ADMIN = 21
     PERFMON = 38
     BPF = 39
 

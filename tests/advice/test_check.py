@@ -53,7 +53,7 @@ def test_check_without_a_file_reads_the_default_one_if_it_exists(
 def test_rules_for_pods_can_match_where_the_api_server_is_asked() -> None:
     rules = "  - {name: a, caller: {pod: {namespace: web}, container: {name: app}}}\n"
     assert "nothing tells" in warned(rules)
-    config = parse(f"pods: {{names: api, node: n1}}\npolicy:\n  rules:\n{rules}", "f")
+    config = parse(f"pods: {{names: api, node: n1, api: kube}}\npolicy:\n  rules:\n{rules}", "f")
     assert not list(warnings_of(policy_of(config), config.pods.names))
 
 

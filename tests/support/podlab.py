@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from elsewhere import Elsewhere, elsewhere
+from imds_proxy.callers.cgroupfs import CgroupTree
 from imds_proxy.demo.processes import ending
 from places import cgroup, within
 
@@ -108,20 +109,20 @@ class Node:
     def kubernetes_pod(self, number: int, uid: str, container: str, user: int = 0) -> Pod:
         """In a cgroup as the kubelet makes one."""
         name = f"imds-test-{os.getpid()}/kubepods/pod{uid}/{container}"
-        parent: Path | None = None
-        for depth in range(1, name.count("/") + 2):
-            step = "/".join(name.split("/")[:depth])
-            parent = self.stack.enter_context(cgroup(step)) if not _there(step) else parent
-        pod = self.pod(number, parent, user)
+        steps = name.split("/")
+        for depth in range(1, len(steps) + 1):
+            step = "/".join(steps[:depth])
+            if not (_hierarchy() / step).is_dir():
+                self.stack.enter_context(cgroup(step))
+        pod = self.pod(number, _hierarchy() / name, user)
         pod.uid = uid
         return pod
 
 
-def _there(name: str) -> bool:
-    from imds_proxy.callers.cgroupfs import CgroupTree
-
+def _hierarchy() -> Path:
     mount = CgroupTree.find().mount
-    return mount is not None and Path(mount, name).is_dir()
+    assert mount is not None, "no cgroup v2 hierarchy is mounted"
+    return Path(mount)
 
 
 def _close(process: subprocess.Popen[str]) -> None:
