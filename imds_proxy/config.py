@@ -16,7 +16,7 @@ from imds_proxy.config_account import UserName
 from imds_proxy.config_document import ConfigError, ConfigErrors, read_document
 from imds_proxy.config_file import FileRefused, read_text
 from imds_proxy.config_intercept import Intercept, intercept_conflicts
-from imds_proxy.config_pods import Pods, pods_conflicts
+from imds_proxy.config_pods import Pods
 from imds_proxy.config_reader import KeyDoc, SectionReader, describe_section, key
 from imds_proxy.config_rules import Policy, rule_conflicts
 from imds_proxy.config_sections import (
@@ -236,7 +236,6 @@ def _conflicts(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
             f"limits.target ({limits.target} bytes) does not fit into limits.head ({limits.head} bytes)",
         )
     yield from rule_conflicts(config.policy)
-    yield from pods_conflicts(config.pods)
     yield from intercept_conflicts(config.intercept, config.listen, upstream.address)
     for address in config.listen:
         if _meets(address, upstream.address):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
@@ -73,8 +72,10 @@ class Pods:
 
     def node_name(self) -> str:
         """This machine's name; empty where it is not known."""
-        # A manifest sets it, from the pod's spec.nodeName.
-        return os.environ.get("NODE_NAME", "") if self.node == _FROM_ENVIRONMENT else self.node
+        if self.node != _FROM_ENVIRONMENT:
+            return self.node
+        named = os.environ.get("NODE_NAME", "")  # a manifest sets it, from the pod's spec.nodeName
+        return named if _NODE.fullmatch(named) else ""
 
     def api_address(self) -> tuple[str, int]:
         """Host and port of the API server; the host is empty where it is not known."""
@@ -85,17 +86,3 @@ class Pods:
         if not colon or self.api.endswith("]"):
             host, port = self.api, "443"
         return host.removeprefix("[").removesuffix("]"), int(port)
-
-
-def pods_conflicts(pods: Pods) -> Iterator[tuple[tuple[str, ...], str]]:
-    """What contradicts what: the keys, and a sentence."""
-    if pods.names == "api" and not _NODE.fullmatch(pods.node_name()):
-        yield (
-            ("pods.names", "pods.node"),
-            "pods.names: api needs pods.node, or $NODE_NAME, so that only this machine's pods are asked for",
-        )
-    if pods.names == "api" and not pods.api_address()[0]:
-        yield (
-            ("pods.names", "pods.api"),
-            "pods.names: api needs pods.api, or $KUBERNETES_SERVICE_HOST as every pod has it",
-        )

@@ -38,15 +38,14 @@ def test_the_api_server_is_a_host_and_a_port(api: str, address: tuple[str, int])
     assert parse(f"pods: {{names: api, node: n, api: {api}}}", "f").pods.api_address() == address
 
 
-def test_names_need_a_node(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_configuration_for_pods_is_whole_where_there_is_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NODE_NAME", raising=False)
-    assert "pods.names: api needs pods.node, or $NODE_NAME" in refused("pods: {names: api, api: kube}")
-    assert parse("pods: {names: api, node: n1, api: kube}", "f").pods.node_name() == "n1"
-
-
-def test_names_need_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    assert "pods.names: api needs pods.api" in refused("pods: {names: api, node: n1}")
+    pods = parse("pods: {names: api}", "f").pods
+    assert (pods.node_name(), pods.api_address()) == ("", ("", 443))
+    monkeypatch.setenv("NODE_NAME", "a,metadata.name=b")
+    assert pods.node_name() == ""
+    assert parse("pods: {node: n1}", "f").pods.node_name() == "n1"
 
 
 def test_a_node_has_a_name_as_kubernetes_gives_them() -> None:

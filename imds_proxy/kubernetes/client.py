@@ -67,16 +67,19 @@ class ApiServer:
 
     async def _connected(self, context: ssl.SSLContext) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         opening = asyncio.ensure_future(asyncio.open_connection(self.host, self.port, ssl=context))
+        opening.add_done_callback(_take_error)
         try:
-            await asyncio.wait((opening,), timeout=_CONNECT)  # unlike wait_for it never loses a cancellation
-        finally:
-            opening.cancel()
-        try:
-            return await opening
+            # Unlike wait_for, wait never loses a cancellation.
+            done, _ = await asyncio.wait((opening,), timeout=_CONNECT)
         except asyncio.CancelledError:
-            raise ApiError(f"{self._name()} cannot be reached: no answer in time") from None
-        except OSError as error:
+            _give_up(opening)
+            raise
+        if not done:
+            _give_up(opening)
+            raise ApiError(f"{self._name()} cannot be reached: no answer in time")
+        if isinstance(error := opening.exception(), OSError):
             raise ApiError(f"{self._name()} cannot be reached: {error}") from None
+        return opening.result()
 
     def _name(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -91,6 +94,20 @@ class ApiServer:
         if not token or not token.isprintable() or " " in token:
             raise ApiError(f"{self.credentials / 'token'} holds no token")
         return context, token
+
+
+_Opening = asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]]
+
+
+def _take_error(opening: _Opening) -> None:
+    if not opening.cancelled():
+        opening.exception()
+
+
+def _give_up(opening: _Opening) -> None:
+    if opening.done() and not opening.cancelled() and opening.exception() is None:
+        opening.result()[1].transport.abort()
+    opening.cancel()
 
 
 class _Status(Exception):

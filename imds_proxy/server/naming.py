@@ -46,9 +46,14 @@ def watch_of(config: Config, log: Log) -> tuple[PodDirectory, PodWatch] | None:
     pods = config.pods
     if pods.names != "api":
         return None
+    (host, port), node = pods.api_address(), pods.node_name()
+    if not host or not node:
+        missing = "pods.node, or $NODE_NAME" if host else "pods.api, or $KUBERNETES_SERVICE_HOST"
+        log.event("pods-unknown", "the API server is not asked for pods", detail=f"there is no {missing}")
+        return None
     directory = PodDirectory()
-    server = ApiServer(*pods.api_address(), pods.credentials)
-    return directory, PodWatch(server, pods.node_name(), directory, log, random.SystemRandom().random)
+    server = ApiServer(host, port, pods.credentials)
+    return directory, PodWatch(server, node, directory, log, random.SystemRandom().random)
 
 
 def _ports(config: Config) -> list[int]:

@@ -162,3 +162,10 @@ def test_once_closed_it_knows_none(lab: Node, networks: PodNetworks, clock: Cloc
     pod = lab.pod(2)
     networks.close()
     assert owner(networks, clock, pod.address) is None
+
+
+def test_without_the_right_to_enter_it_is_an_error() -> None:
+    code = "from imds_proxy.callers.podnet import PodNetworks; PodNetworks()"
+    words = ["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-all", sys.executable, "-c", code]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=30)
+    assert "Operation not permitted" in done.stderr

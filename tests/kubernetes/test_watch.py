@@ -44,6 +44,7 @@ def watching(api: KubeApi, log: Log) -> Iterator[PodDirectory]:
             pass
         finally:
             loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.run_until_complete(asyncio.sleep(0.02))  # transports close at the loop's next turns
             loop.close()
 
     thread = Thread(target=run, daemon=True)

@@ -18,7 +18,25 @@ def log() -> Log:
 
 def test_pods_are_watched_only_where_that_is_asked_for(log: Log) -> None:
     assert watch_of(Config(), log) is None
-    assert watch_of(Config(pods=Pods(names="api", node="n1")), log) is not None
+    assert watch_of(Config(pods=Pods(names="api", node="n1", api="kube")), log) is not None
+
+
+@pytest.mark.parametrize(
+    ("pods", "missing"),
+    [(Pods(names="api", api="kube"), "NODE_NAME"), (Pods(names="api", node="n"), "KUBERNETES_SERVICE_HOST")],
+)
+def test_outside_of_a_cluster_it_says_what_is_missing(
+    log: Log,
+    pods: Pods,
+    missing: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    for name in ("NODE_NAME", "KUBERNETES_SERVICE_HOST"):
+        monkeypatch.delenv(name, raising=False)
+    assert watch_of(Config(pods=pods), log) is None
+    log.close()
+    assert missing in capfd.readouterr().err
 
 
 def test_networks_are_followed_only_where_that_is_asked_for(log: Log) -> None:
