@@ -101,8 +101,8 @@ class SeenProcess:
         return held
 
     def search(self, inode: int, limit: int) -> int | None:
-        """The descriptor that is this socket, by a list of all: it tells of the others that were held, too, so
-        that of many calls that came at once (to a daemon that has just started) only the first costs this.
+        """The descriptor that is this socket, by a list of all. It tells of the others that were held, too:
+        of many calls that came at once (to a daemon that has just started) only the first costs this.
         None for a process with more than `limit` descriptors. Raises OSError."""
         if self.view.descriptor_count() > limit:
             return None

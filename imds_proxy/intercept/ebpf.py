@@ -84,6 +84,10 @@ class EbpfRedirect:
         self._unpin()
         self._let_go()
 
+    def pause(self) -> None:
+        """See `Redirect.pause`."""
+        self._lapse()
+
     def release(self) -> None:
         """See `Redirect.release`."""
         self._let_go()
@@ -209,11 +213,13 @@ class EbpfRedirect:
             for place in _PINNED:
                 self._pin(place).unlink(missing_ok=True)
 
-    def _let_go(self) -> None:
-        # Copies of the links may be held elsewhere: without a lease they lead nothing away.
+    def _lapse(self) -> None:
         if "lease" in self._maps:
             with suppress(OSError):
                 self._lease_until(Bpf(), 0)
+
+    def _let_go(self) -> None:
+        self._lapse()  # copies of the links may be held elsewhere: without a lease they lead nothing away
         for held in (self._links, self._maps, self._adopted):
             for number in held.values():
                 os.close(number)

@@ -38,6 +38,9 @@ class GivenRedirect:
         if self._up:
             raise InterceptError("no-capability", "this process may not take the redirect down", "ask root")
 
+    def pause(self) -> None:
+        """See `Redirect.pause`: it is not ours."""
+
     def release(self) -> None:
         """See `Redirect.release`: it outlives us."""
         self._up = False

@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from imds_proxy.intercept.libnftables import Nftables, NftError
 from imds_proxy.intercept.redirect import InterceptError, Plan, RedirectStatus
-from imds_proxy.intercept.ruleset import PREFIX, removal, renewal, table
+from imds_proxy.intercept.ruleset import PREFIX, lapse, removal, renewal, table
 
 
 class NftablesRedirect:
@@ -87,6 +87,13 @@ class NftablesRedirect:
         except NftError as error:
             raise refused(error) from None
         self._close()
+
+    def pause(self) -> None:
+        """See `Redirect.pause`. The table stays: without it the kernel would no longer translate the
+        addresses of calls under way."""
+        if self._nft is not None and not self._plan.closed:
+            with suppress(NftError):  # then it lapses
+                self._nft.run(lapse(self._name, self._plan))
 
     def release(self) -> None:
         """See `Redirect.release`."""

@@ -84,6 +84,10 @@ class Redirect(Protocol):
     def down(self) -> None:
         """Takes it away without a trace; does nothing where it is not up. Raises InterceptError."""
 
+    def pause(self) -> None:
+        """Leads nothing away any more; calls that were led away get their answers until `release`. With
+        `closed` calls are refused from then on, or when nobody listens any more."""
+
     def release(self) -> None:
         """Lets go as the daemon stops: what is to outlive it (`closed`) stays, all else is taken away."""
 

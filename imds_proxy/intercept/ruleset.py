@@ -50,6 +50,11 @@ def renewal(name: str, plan: Plan) -> str:
     )
 
 
+def lapse(name: str, plan: Plan) -> str:
+    """The dead man's switch, now."""
+    return "".join(f"flush set inet {name} {_switch(service)}\n" for service, _ in plan.pairs())
+
+
 def removal(name: str) -> str:
     """Takes the table away, whether or not it is there."""
     return f"add table inet {name}\ndelete table inet {name}\n"

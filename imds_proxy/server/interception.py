@@ -120,10 +120,12 @@ class Interception:
         with self._turn:
             self._released = True
             if self._redirect is not None:
-                self._redirect.release()
+                self._redirect.pause()
 
     def finish(self) -> None:
-        """The daemon has stopped: its address goes, unless the redirect outlives it."""
+        """The daemon has stopped: redirect and address go, unless they are to outlive it."""
+        if self._redirect is not None:
+            self._redirect.release()
         if self._plan is None or not self._plan.closed:
             self._drop()
         self._thread.shutdown(wait=False)

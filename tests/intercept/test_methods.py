@@ -32,6 +32,9 @@ class Recorded:
     def status(self) -> RedirectStatus:
         return RedirectStatus("recorded", self.is_up)
 
+    def pause(self) -> None:
+        pass
+
     def descriptors(self) -> dict[str, int]:
         return {}
 

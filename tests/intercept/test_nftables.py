@@ -129,6 +129,9 @@ def test_a_table_that_an_earlier_run_left_is_replaced() -> None:
 def test_a_stop_opens_the_way(plan: Plan) -> None:
     redirect = NftablesRedirect(plan)
     redirect.up()
+    assert "elements" in nft("list ruleset")
+    redirect.pause()
+    assert "elements" not in nft("list ruleset")
     redirect.release()
     redirect.release()
     assert nft("list ruleset") == ""
