@@ -28,6 +28,7 @@ from turned import ROLE
 Outcomes = frozenset[tuple[int, str]]
 FRESH, STALE = frozenset({(200, "")}), frozenset({(200, "stale")})
 BROKEN, LATE = frozenset({(502, "upstream-broken")}), frozenset({(503, "deadline")})
+TOKENLESS = frozenset({(503, "token-rejected"), (503, "token-unavailable")})
 SHORT = {"static": "100ms", "volatile": "100ms", "missing": "100ms", "listing": "100ms"}
 HOUR = 3600.0
 FIRST = "meta-data/tags/instance/first"
@@ -120,9 +121,7 @@ FAULTS: dict[str, Fault] = {
         limits=DEFAULT_BUDGET,
     ),
     "failing (500)": Fault(lambda service: patched(service, get_status=500), frozenset({(500, "")}), STALE),
-    "tokens revoked": Fault(
-        revoking, FRESH | frozenset({(503, "token-rejected"), (503, "token-unavailable")}), FRESH | STALE
-    ),
+    "tokens revoked": Fault(revoking, FRESH | LATE | TOKENLESS, FRESH | STALE),
     "clock 7 h on": Fault(lambda service: patched(service, clock_offset=7 * HOUR), FRESH, FRESH, heard=True),
     "clock 3 h back": Fault(
         lambda service: patched(service, clock_offset=-3 * HOUR), FRESH, FRESH, heard=True
@@ -148,6 +147,14 @@ VALUES = {item: value(item) for behaviour in BEHAVIOURS for item in (new(behavio
 
 def ask(proxy: Proxy, *paths: str) -> list[tuple[int, str]]:
     return [heard.outcome for heard in asyncio.run(patient(proxy.port, paths))]
+
+
+def ask_until_fresh(proxy: Proxy, *paths: str) -> None:
+    """Within seconds, on a machine that may be busy."""
+    end = time.monotonic() + 10
+    while set(heard := ask(proxy, *paths)) != {(200, "")}:
+        assert time.monotonic() < end, heard
+        time.sleep(0.05)
 
 
 @dataclass(frozen=True)
@@ -179,19 +186,16 @@ def seen(request: pytest.FixtureRequest) -> Seen:
     }
     emulator = Settings(http_tokens="required", extra_items={**VALUES, FIRST: "1"})
     with Emulator(emulator) as service, running_proxy(service.address, settings) as proxy:
-        assert set(ask(proxy, ROLE, *(fixed(behaviour) for behaviour in BEHAVIOURS))) == {(200, "")}
+        ask_until_fresh(proxy, ROLE, *(fixed(behaviour) for behaviour in BEHAVIOURS))
         assert proxy.put_token(600).status == 200
         until = time.monotonic() + 0.15  # the fixed ones are beyond their time then
         with fault.made(service):
             if fault.heard:
-                assert ask(proxy, FIRST) == [(200, "")]
+                ask_until_fresh(proxy, FIRST)
             while time.monotonic() < until:
                 time.sleep(0.01)
             heard, now = asyncio.run(all_at_once(proxy.port)), service.service.now()
-        end = time.monotonic() + 5
-        while ask(proxy, "meta-data/tags/instance/env", fixed("patient")) != [(200, ""), (200, "")]:
-            assert time.monotonic() < end, "it has not come back"
-            time.sleep(0.05)
+        ask_until_fresh(proxy, "meta-data/tags/instance/env", fixed("patient"))  # it comes back
         assert proxy.stop() == 0
         assert not [event for event in proxy.log() if event.get("slug") == "internal"]
     return Seen(fault, heard, now)
