@@ -114,14 +114,14 @@ def _own_code(client: Named, call: Call, usage: Usage, evidence: Evidence) -> Fi
         first, second = curl_lines(call.path)
         return Finding(
             "script",
-            f"{_name(client)}{where}: replace the call by\n{first}\n{second}",
+            f"{_name(client)}{where}: fetch a token first and send it with the call:\n{first}\n{second}",
             f"fetch a token in scripts that call {client.name}",
         )
     doubt = f" (or a library: {evidence.missing})" if evidence.missing else ""
     return Finding(
         "own-code",
         f"code{where} that uses {_name(client)}{doubt}: PUT /latest/api/token first and send the token with "
-        f"the GET of {call.path}, as these two lines do:\n" + "\n".join(curl_lines(call.path)),
+        f"the GET of {call.path}, as here:\n" + "\n".join(curl_lines(call.path)),
         f"fetch a token in code that uses {client.name}",
     )
 

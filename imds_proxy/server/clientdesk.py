@@ -33,6 +33,7 @@ _MAX_CALLS = 64  # kinds of calls of one caller that are kept
 _AGAIN = 60.0  # seconds between looks at one caller
 _MAX_DUE = 1024  # callers that wait for a verdict
 _SHELLS = ("sh", "bash", "dash", "ash", "zsh", "ksh", "busybox")
+_STARTERS = ("env", "timeout", "nice", "nohup", "setsid", "sudo", "xargs", "flock", "time", "ionice")
 _MAX_AGENT = 160
 _NOT_LOOKED_AT = Evidence(missing="its process could not be looked at")
 
@@ -184,10 +185,13 @@ def describe(key: bytes, verdict: Verdict) -> Described:
 
 
 def _shell_script(caller: Caller) -> str | None:
-    """The script of the nearest shell that started the caller, as the shell's command line calls it."""
+    """The script of the shell that started the caller, itself or by a program that only starts others, as
+    the shell's command line calls it."""
     for parent in caller.parents:
         name = (parent.exe or "").rpartition("/")[2]
         if name in _SHELLS:
             script = script_of(name, parent.cmdline)
-            return script if script and not script.startswith("-") else None
+            return script if script and not script.startswith(("-", "/dev/fd/")) else None
+        if name not in _STARTERS:
+            return None
     return None

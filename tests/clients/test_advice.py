@@ -128,7 +128,7 @@ def test_a_script_gets_two_lines_for_its_own_path() -> None:
         shell_script="/etc/cron.hourly/tag",
     )
     lines = str(one.advice).splitlines()
-    assert lines[0] == "curl 7.88.1 in /etc/cron.hourly/tag: replace the call by"
+    assert lines[0] == "curl 7.88.1 in /etc/cron.hourly/tag: fetch a token first and send it with the call:"
     assert lines[1].startswith("token=$(curl ")
     assert lines[2].endswith("http://100.100.100.200/latest/meta-data/region-id")
     assert one.fix == "fetch a token in scripts that call curl"

@@ -302,5 +302,9 @@ def test_a_shell_s_script_is_where_a_command_is_called() -> None:
     )
     call = Call("curl/8", ROLE, Session.LEGACY)
     assert usage_of(caller, (call,)).shell_script == "/etc/cron.hourly/tag"
+    by_timeout = replace(caller, parents=(Process(9, "/usr/bin/timeout"), shell))
+    assert usage_of(by_timeout, ()).shell_script == "/etc/cron.hourly/tag"
+    by_python = replace(caller, parents=(Process(9, "/usr/bin/python3"), shell))
+    assert usage_of(by_python, ()).shell_script is None
     code = Process(7, "/bin/bash", None, ("bash", "-c", "curl ..."))
     assert usage_of(Caller(Identity(0), parents=(code,)), ()).shell_script is None

@@ -143,7 +143,11 @@ def _cron_curl(place: Path) -> HostClient:
     script = _script(
         place, "cron.hourly/zone", f"#!/bin/sh\ncurl -sSf {SERVICE}/latest/meta-data/zone-id\necho\n"
     )
-    lines = ("replace the call by", "token=$(curl ", f"{SERVICE}/latest/meta-data/zone-id")
+    lines = (
+        "fetch a token first and send it with the call:",
+        "token=$(curl ",
+        f"{SERVICE}/latest/meta-data/zone-id",
+    )
     return HostClient("cron", ("/bin/sh", script), "curl", _curl_version(), script, lines, ("upgrade",))
 
 
