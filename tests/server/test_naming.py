@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 
 import pytest
@@ -26,17 +27,15 @@ def test_pods_are_watched_only_where_that_is_asked_for(log: Log) -> None:
     [(Pods(names="api", api="kube"), "NODE_NAME"), (Pods(names="api", node="n"), "KUBERNETES_SERVICE_HOST")],
 )
 def test_outside_of_a_cluster_it_says_what_is_missing(
-    log: Log,
-    pods: Pods,
-    missing: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+    pods: Pods, missing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("NODE_NAME", "KUBERNETES_SERVICE_HOST"):
         monkeypatch.delenv(name, raising=False)
+    said = io.StringIO()
+    log = Log("json", said)
     assert watch_of(Config(pods=pods), log) is None
     log.close()
-    assert missing in capfd.readouterr().err
+    assert missing in said.getvalue()
 
 
 def test_networks_are_followed_only_where_that_is_asked_for(log: Log) -> None:
