@@ -36,9 +36,17 @@ image: deb
 		|| { echo "needs podman, docker or buildah" >&2; exit 1; }; \
 	$$build build --file packaging/container/Containerfile --tag imds-proxy .
 
-bench: $(VENV)/wheel-installed $(VENV)/system-packages
-	$(BIN)/python bench/run.py
+# One report: build/bench.md, with its rows and a plot beside it. The peers from PyPI have a venv of their own.
+bench: $(VENV)/wheel-installed $(VENV)/bench-peers-installed
+	packaging/system-packages.sh nginx haproxy gcc
+	mkdir -p build
+	set -o pipefail; $(BIN)/python bench/run.py --json build/bench.json --svg build/bench.svg | tee build/bench.md
 	$(BIN)/python bench/memory.py
+
+$(VENV)/bench-peers-installed: | $(VENV)/created
+	$(PYTHON) -m venv $(VENV)/bench-peers
+	$(VENV)/bench-peers/bin/pip install --quiet --disable-pip-version-check mitmproxy aiohttp
+	@touch $@
 
 $(VENV)/created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \

@@ -6,7 +6,8 @@ set -euo pipefail
 
 declare -A package_of=(
   [ip]=iproute2 [unshare]=util-linux [nft]=nftables [iptables-nft]=iptables [curl]=curl [wget]=wget
-  [nginx]=nginx-light [wrk]=wrk [node]=nodejs [npm]=npm [java]=default-jdk-headless [chromium]=chromium
+  [nginx]=nginx-light [haproxy]=haproxy [gcc]=build-essential [wrk]=wrk
+  [node]=nodejs [npm]=npm [java]=default-jdk-headless [chromium]=chromium
   [go]=golang-go [eu-strip]=elfutils [debootstrap]=debootstrap [lintian]=lintian [rpm]=rpm [man]=man-db
   [systemd-analyze]=systemd [buildah]=buildah [podman]=podman [runc]=runc [catatonit]=catatonit
 )

@@ -1,0 +1,109 @@
+"""What is asked of whom: each workload is a load and the targets that get it, in one interleaved run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+
+import peers
+from generator import Load
+from peers import Ground, Target
+
+Start = Callable[[Ground], AbstractContextManager[Target]]
+
+_proxy: Start = peers.imds_proxy
+_cache: Start = partial(peers.nginx, cache=True)
+_pass: Start = partial(peers.nginx, cache=False)
+_ebpf: Start = partial(peers.imds_proxy, name="imds-proxy, eBPF", attribution="ebpf")
+_procfs: Start = partial(peers.imds_proxy, name="imds-proxy, procfs", attribution="procfs")
+_uncached: Start = partial(peers.imds_proxy, cache=False)
+_MIXED = (_proxy, _cache, peers.haproxy, peers.floor, peers.aiohttp, peers.mitmproxy)
+
+
+def _with_rules(count: int) -> Start:
+    return partial(peers.imds_proxy, name=f"imds-proxy, {count:,} rules", rule_count=count)
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """`delay` of the service in milliseconds; `slow`: left out of a quick run's default selection."""
+
+    name: str
+    about: str
+    load: Load
+    targets: Sequence[Start]
+    delay: float = 0.0
+    slow: bool = False
+
+
+WORKLOADS = {
+    one.name: one
+    for one in (
+        Workload("keepalive", "100 callers, one connection each, 200 distinct heads, cached", Load(), _MIXED),
+        Workload(
+            "connect",
+            "one connection for each request (curl, most SDKs), 100 callers, cached",
+            Load("once"),
+            (_ebpf, _procfs, _cache, peers.haproxy, peers.floor, peers.aiohttp, peers.mitmproxy),
+        ),
+        Workload(
+            "session",
+            "v2: each GET with a PUT of its own before it (the SDKs' habit)",
+            Load("pair"),
+            (_proxy,),
+        ),
+        Workload(
+            "latency",
+            "cached, 2,000 requests a second whatever the answers do: latency from when each was due",
+            Load(rate=2000),
+            (_proxy, _cache, peers.haproxy, peers.floor),
+        ),
+        Workload(
+            "miss",
+            "items never asked for, the service takes 1 ms; 16 connections",
+            Load(callers=4, connections=4, distinct=4000, misses=True),
+            (_uncached, _pass, peers.aiohttp, peers.mitmproxy),
+            delay=1.0,
+        ),
+        Workload(
+            "miss-latency",
+            "the same at 300 requests a second: latency from when each was due",
+            Load(callers=4, connections=4, rate=300, distinct=4000, misses=True),
+            (_uncached, _pass, peers.direct),
+            delay=1.0,
+        ),
+        Workload(
+            "rules",
+            "policies of 1, 100 and 10,000 rules, cached",
+            Load(callers=16),
+            tuple(_with_rules(count) for count in (1, 100, 10_000)),
+        ),
+        *(
+            Workload(
+                f"callers-{count}",
+                f"{count:,} distinct callers, cached",
+                Load(callers=count),
+                (_proxy, _cache),
+            )
+            for count in (1, 10, 1000)
+        ),
+        *(
+            Workload(
+                f"connections-{count}",
+                f"{count:,} connections of 10 callers, 2,000 requests a second among them, cached",
+                Load(callers=10, connections=count // 10, rate=2000),
+                (_proxy, _cache),
+                slow=count > 1000,
+            )
+            for count in (1000, 10_000)
+        ),
+        Workload(
+            "refresh",
+            "an SDK's refresh: PUT, then a GET with that token, 200 a second of 100 callers",
+            Load("pair", rate=200),
+            (_proxy, peers.direct),
+        ),
+    )
+}
