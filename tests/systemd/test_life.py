@@ -305,6 +305,16 @@ def test_the_unit_says_how_it_is_reloads_and_does_not_restart_on_a_refused_confi
         assert rules(unit) == ""
 
 
+def test_a_start_takes_well_under_a_second() -> None:
+    """Of a processor, which other programs' load does not stretch as it does time."""
+    with unit_machine({}) as unit:
+        unit.start()
+        fields = unit.machine.run("cat", f"/proc/{unit.machine.main_pid(UNIT)}/stat").split()
+        used = (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
+        print(f"ready after {used:.2f} s of a processor")
+        assert used < 0.8
+
+
 def test_another_user_keeps_nothing_of_what_the_unit_holds_in_memory() -> None:
     """No core dump, no swap, no other program's hands on it."""
     with unit_machine({}) as unit:
