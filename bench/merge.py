@@ -51,13 +51,15 @@ def fleet(directory: Path, ledgers: int, callers: int, distinct: float) -> None:
     for number in range(1, ledgers):
         host = f"host-{number:04}"
         shutil.copyfile(first, directory / f"{host}.db")
-        with closing(sqlite3.connect(directory / f"{host}.db")) as db, db:
+        with closing(sqlite3.connect(directory / f"{host}.db")) as db:
+            db.execute("PRAGMA synchronous = OFF")
             db.execute("UPDATE meta SET value = ? WHERE key = 'host'", (host,))
             moved = [replace(one, script=f"/srv/{host}{one.script}") for one in own]
             db.executemany(
                 "UPDATE callers SET script = ?, key = ? WHERE key = ?",
                 [(new.script, new.key, old.key) for new, old in zip(moved, own, strict=True)],
             )
+            db.commit()
 
 
 def _caller(number: int) -> StableCaller:
@@ -114,10 +116,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--ledgers", type=int, default=1000, metavar="N")
     parser.add_argument("--callers", type=int, default=1000, metavar="N", help="of each ledger")
+    parser.add_argument(
+        "--distinct",
+        type=float,
+        nargs="*",
+        default=(0.0, 0.5, 1.0),
+        metavar="SHARE",
+        help="of callers that are found on one host only (default: 0 0.5 1)",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows as JSON")
     arguments = parser.parse_args()
     rows = []
-    for distinct in (0.0, 0.5, 1.0):
+    for distinct in arguments.distinct:
         directory = Path(tempfile.mkdtemp(prefix="imds-proxy-fleet-"))
         try:
             fleet(directory, arguments.ledgers, arguments.callers, distinct)

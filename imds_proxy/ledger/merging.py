@@ -8,12 +8,11 @@ from __future__ import annotations
 import json
 import sqlite3
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from imds_proxy.errors import FORM_REFUSALS
 from imds_proxy.ledger.coverage import Clock, Gap, Span, gaps
@@ -132,6 +131,35 @@ class HostGap:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """What one ledger holds, read whole before any of it is added."""
+
+    callers: list[tuple[Any, ...]]
+    keys: list[tuple[int, bytes]]
+    items: list[tuple[int, str]]
+    hours: list[tuple[int, str, str, int]]
+
+    @classmethod
+    def of(cls, ledger: sqlite3.Connection, clock: Clock, since: float | None) -> _Rows:
+        """Raises sqlite3.Error."""
+        ledger.create_function("true_time", 1, clock.time)
+        query = _READ.format(
+            sessions=_ALL_TIME if since is None else _SINCE,
+            refused="refused" if since is None else _REFUSED_SINCE,
+            time="true_time" if clock.was_wrong else "",
+        )
+        begin = (-(2**62) if since is None else int(since) // _HOUR * _HOUR,)
+        return cls(
+            ledger.execute(query, {"since": begin[0]}).fetchall(),
+            ledger.execute("SELECT id, key FROM callers WHERE last_seen >= ?", begin).fetchall(),
+            ledger.execute("SELECT caller, path FROM items WHERE last_seen >= ?", begin).fetchall(),
+            ledger.execute(
+                "SELECT hour, session, decision, count FROM timeline WHERE hour >= ?", begin
+            ).fetchall(),
+        )
+
+
 class Merge:
     """Callers of many ledgers and logs. A context manager: its file is gone at the end."""
 
@@ -140,14 +168,11 @@ class Merge:
         self.since = since
         self._directory = tempfile.TemporaryDirectory(prefix="imds-proxy-report-")
         self._db = sqlite3.connect(Path(self._directory.name) / "merge.db", isolation_level=None)
-        for pragma in (
-            "journal_mode = MEMORY",
-            "synchronous = OFF",
-            "cache_size = -65536",
-            "page_size = 8192",
-        ):
+        # A scratch file, in one transaction that is never taken back: what a ledger holds is read before.
+        for pragma in ("page_size = 8192", "journal_mode = OFF", "synchronous = OFF", "cache_size = -131072"):
             self._db.execute(f"PRAGMA {pragma}")
         self._db.executescript(_TABLES)
+        self._db.execute("BEGIN")
         self.begin: float | None = None
         self.end: float | None = None
         self.gaps: list[HostGap] = []
@@ -171,17 +196,16 @@ class Merge:
                 return False
             spans, losses = spans_of(ledger), losses_of(ledger)
             clock = Clock(spans)
-            ledger.create_function("true_time", 1, clock.time)
-            with self._transaction():
-                self._add_rows(ledger, self._host(host, "ledger"), clock)
-                self._db.execute("INSERT INTO ledgers VALUES (?)", (f"{number} {host}",))
-            self._judge(spans, losses, clock, host)
-            self._ledgers += 1
-            return True
+            rows = _Rows.of(ledger, clock, self.since)
         except sqlite3.Error as error:
             raise NotALedger(str(error)) from None
         finally:
             ledger.close()
+        self._db.execute("INSERT INTO ledgers VALUES (?)", (f"{number} {host}",))
+        self._add_rows(rows, self._host(host, "ledger"))
+        self._judge(spans, losses, clock, host)
+        self._ledgers += 1
+        return True
 
     def _judge(self, spans: Sequence[Span], losses: Sequence[Gap], clock: Clock, host: str) -> None:
         watched = [clock.span(span) for span in spans]
@@ -197,60 +221,46 @@ class Merge:
             HostGap(host, gap.begin, gap.end, gap.reason) for gap in found[: _MAX_GAPS - len(self.gaps)]
         ]
 
-    def _add_rows(self, ledger: sqlite3.Connection, host: int, clock: Clock) -> None:
-        since = -(2**62) if self.since is None else int(self.since) // _HOUR * _HOUR
-        query = _READ.format(
-            sessions=_ALL_TIME if self.since is None else _SINCE,
-            refused="refused" if self.since is None else _REFUSED_SINCE,
-            time="true_time" if clock.was_wrong else "",
-        )
-        values = {"since": since}
-        self._db.executemany(_ADD, ledger.execute(query, values))
-        ids = self._ids(ledger, since)
-        self._db.executemany(
-            "INSERT OR IGNORE INTO presence VALUES (?,?)", [(one, host) for one in ids.values()]
-        )
-        items = ledger.execute("SELECT caller, path FROM items WHERE last_seen >= ?", (since,))
-        rows = ((ids[caller], path) for caller, path in items if caller in ids)
-        self._db.executemany("INSERT OR IGNORE INTO items VALUES (?,?)", rows)
-        hours = "SELECT hour, session, decision, count FROM timeline WHERE hour >= ?"
-        self._db.executemany(_ADD_HOUR, ledger.execute(hours, (since,)))
-
-    def _ids(self, ledger: sqlite3.Connection, since: int) -> dict[int, int]:
-        """The ledger's numbers of callers to ours."""
-        ours, found = self._db.cursor(), {}
-        for number, key in ledger.execute("SELECT id, key FROM callers WHERE last_seen >= ?", (since,)):
+    def _add_rows(self, rows: _Rows, host: int) -> None:
+        self._db.executemany(_ADD, rows.callers)
+        ours, ids = self._db.cursor(), {}
+        for number, key in rows.keys:
             row = ours.execute("SELECT id FROM callers WHERE key = ?", (key,)).fetchone()
             if row is not None:
-                found[number] = row[0]
-        return found
+                ids[number] = row[0]
+        present = [(caller, host) for caller in ids.values()]
+        self._db.executemany("INSERT OR IGNORE INTO presence VALUES (?,?)", present)
+        items = [(ids[caller], path) for caller, path in rows.items if caller in ids]
+        self._db.executemany("INSERT OR IGNORE INTO items VALUES (?,?)", items)
+        self._db.executemany(_ADD_HOUR, rows.hours)
 
-    def add_log(self, callers: Iterable[LoggedCaller], hosts: Iterable[str]) -> None:
+    def add_log(self, callers: Iterable[LoggedCaller], hosts: Collection[str]) -> None:
         """Adds what a log says of callers, and the hosts that it names."""
-        with self._transaction():
-            numbers = [self._host(host, "log") for host in hosts]
-            for one in callers:
-                who = one.who
-                facts = (
-                    who.key,
-                    who.exe,
-                    who.script,
-                    who.user,
-                    who.uid,
-                    who.unit,
-                    who.image or who.container,
-                )
-                counts = [one.sessions.get(name, 0) for name in SESSIONS]
-                client = None if one.client is None else json.dumps(one.client)
-                said = (client, one.advice, one.fix, one.credentials, one.cause)
-                row = (*facts, who.pod, *said, one.first, one.last, *counts)
-                self._db.execute(_ADD, (*row, one.refused))
-                self._db.executemany(_ADD_ITEM, [(who.key, item) for item in sorted(one.items)])
-                # A file that names several hosts does not say whose callers these are.
-                if len(numbers) == 1:
-                    self._db.execute(_ADD_PRESENCE, (who.key, numbers[0]))
-                if one.first is not None and one.last is not None:
-                    self._span(one.first, one.last)
+        numbers: list[int] = []
+        for one in callers:
+            if len(numbers) != len(hosts):  # a log names its host as it is read
+                numbers = [self._host(host, "log") for host in hosts]
+            who = one.who
+            facts = (
+                who.key,
+                who.exe,
+                who.script,
+                who.user,
+                who.uid,
+                who.unit,
+                who.image or who.container,
+            )
+            counts = [one.sessions.get(name, 0) for name in SESSIONS]
+            client = None if one.client is None else json.dumps(one.client)
+            said = (client, one.advice, one.fix, one.credentials, one.cause)
+            row = (*facts, who.pod, *said, one.first, one.last, *counts)
+            self._db.execute(_ADD, (*row, one.refused))
+            self._db.executemany(_ADD_ITEM, [(who.key, item) for item in sorted(one.items)])
+            # A file that names several hosts does not say whose callers these are.
+            if len(numbers) == 1:
+                self._db.execute(_ADD_PRESENCE, (who.key, numbers[0]))
+            if one.first is not None and one.last is not None:
+                self._span(one.first, one.last)
         self._watched_whole = False  # a log cannot tell whether it saw everything
 
     @property
@@ -324,13 +334,3 @@ class Merge:
         self._db.execute("INSERT OR IGNORE INTO hosts (name) VALUES (?)", (name,))
         self._db.execute(f"UPDATE hosts SET {kind} = 1 WHERE name = ?", (name,))  # noqa: S608  (our own words)
         return int(self._db.execute("SELECT id FROM hosts WHERE name = ?", (name,)).fetchone()[0])
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN")
-        try:
-            yield
-            self._db.execute("COMMIT")
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise

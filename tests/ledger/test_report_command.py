@@ -39,12 +39,16 @@ def test_without_files_this_machines_ledger_is_reported(state: Path) -> None:
 
 def test_ledgers_logs_and_directories_are_merged_and_a_bad_file_is_said_and_passed_over(state: Path) -> None:
     line = {"time": "2026-11-24T00:00:00Z", "event": "caller-summary", "exe": "/opt/x", "user": "x"}
-    (state / "daemon.log").write_text(json.dumps({**line, "sessions": {"legacy": 2}}) + "\nnot ours\n")
+    ready = json.dumps({"event": "ready", "host": "web-7"})
+    (state / "daemon.log").write_text(
+        f"{ready}\n" + json.dumps({**line, "sessions": {"legacy": 2}}) + "\nnot ours\n"
+    )
     broken = state / "broken.db"
     broken.write_bytes(b"SQLite format 3\0" + b"\xa5" * 4096)
     done = typed("--json", state / "state", state / "daemon.log", broken, state / "none")
     assert done.returncode == 1
-    assert {caller["exe"] for caller in json.loads(done.stdout)["callers"]} == {"/usr/bin/curl", "/opt/x"}
+    callers = {caller["exe"]: caller["hosts"] for caller in json.loads(done.stdout)["callers"]}
+    assert callers == {"/usr/bin/curl": 1, "/opt/x": 1}
     assert f"{broken}: " in done.stderr
     assert "none: No such file" in done.stderr
     assert "passed over 1 lines" in done.stderr
