@@ -79,14 +79,16 @@ class EbpfRedirect:
             raise _refused(error) from None
         return "the eBPF programs were detached by another program, and are put back" if lost else None
 
+    def open_way(self) -> None:
+        """See `Redirect.open_way`."""
+        if self._plan.closed:  # without a lease it would refuse
+            self.down()
+        self._lapse()
+
     def down(self) -> None:
         """See `Redirect.down`. What an earlier run has pinned is taken away too."""
         self._unpin()
         self._let_go()
-
-    def pause(self) -> None:
-        """See `Redirect.pause`."""
-        self._lapse()
 
     def release(self) -> None:
         """See `Redirect.release`."""

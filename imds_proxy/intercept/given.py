@@ -33,13 +33,14 @@ class GivenRedirect:
             raise InterceptError("gone", "the redirect that another process had put up is gone")
         return None
 
+    def open_way(self) -> None:
+        """See `Redirect.open_way`: it is not ours to open."""
+        self.down()
+
     def down(self) -> None:
         """See `Redirect.down`: it is not ours to take down."""
         if self._up:
             raise InterceptError("no-capability", "this process may not take the redirect down", "ask root")
-
-    def pause(self) -> None:
-        """See `Redirect.pause`: it is not ours."""
 
     def release(self) -> None:
         """See `Redirect.release`: it outlives us."""

@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from imds_proxy.intercept.libnftables import Nftables, NftError
 from imds_proxy.intercept.redirect import InterceptError, Plan, RedirectStatus
-from imds_proxy.intercept.ruleset import PREFIX, lapse, removal, renewal, table
+from imds_proxy.intercept.ruleset import PREFIX, opening, removal, renewal, table
 
 
 class NftablesRedirect:
@@ -77,6 +77,14 @@ class NftablesRedirect:
             raise refused(error) from None
         return f"table inet {PREFIX} {amiss} by another program, and is put back"
 
+    def open_way(self) -> None:
+        """See `Redirect.open_way`: without its rules the table is but what keeps translation going."""
+        if self._nft is not None:
+            try:
+                self._nft.run(opening(self._name, self._plan))
+            except NftError as error:
+                raise refused(error) from None
+
     def down(self) -> None:
         """See `Redirect.down`."""
         nft = self._nft
@@ -87,13 +95,6 @@ class NftablesRedirect:
         except NftError as error:
             raise refused(error) from None
         self._close()
-
-    def pause(self) -> None:
-        """See `Redirect.pause`. The table stays: without it the kernel would no longer translate the
-        addresses of calls under way."""
-        if self._nft is not None and not self._plan.closed:
-            with suppress(NftError):  # then it lapses
-                self._nft.run(lapse(self._name, self._plan))
 
     def release(self) -> None:
         """See `Redirect.release`."""

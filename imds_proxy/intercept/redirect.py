@@ -81,15 +81,20 @@ class Redirect(Protocol):
         it is no longer in force and cannot be put back.
         """
 
-    def down(self) -> None:
-        """Takes it away without a trace; does nothing where it is not up. Raises InterceptError."""
+    def open_way(self) -> None:
+        """New calls go to the service from now on; those under way still come here. `down` is to follow.
 
-    def pause(self) -> None:
-        """Leads nothing away any more; calls that were led away get their answers until `release`. With
-        `closed` calls are refused from then on, or when nobody listens any more."""
+        Raises InterceptError.
+        """
+
+    def down(self) -> None:
+        """Takes it away without a trace; does nothing where it is not up. Raises InterceptError.
+
+        Calls under way may break: with the last rule of its kind the kernel ends all address translation.
+        """
 
     def release(self) -> None:
-        """Lets go as the daemon stops: what is to outlive it (`closed`) stays, all else is taken away."""
+        """Lets go as the daemon ends: what is to outlive it (`closed`) stays, all else is taken away."""
 
     def status(self) -> RedirectStatus:
         """What is in force now, as the kernel says."""

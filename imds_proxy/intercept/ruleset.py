@@ -50,9 +50,12 @@ def renewal(name: str, plan: Plan) -> str:
     )
 
 
-def lapse(name: str, plan: Plan) -> str:
-    """The dead man's switch, now."""
-    return "".join(f"flush set inet {name} {_switch(service)}\n" for service, _ in plan.pairs())
+def opening(name: str, plan: Plan) -> str:
+    """Takes away what redirects or refuses new connections; the listener stays guarded."""
+    chains = ["output", *(["prerouting"] if plan.forwarded else [])]
+    if plan.closed:
+        chains += ["refuse", *(["refuse_forwarded"] if plan.forwarded else [])]
+    return "".join(f"flush chain inet {name} {chain}\n" for chain in chains)
 
 
 def removal(name: str) -> str:

@@ -68,6 +68,17 @@ class Arrivals:
         for guest in list(self._guests.values()):
             self._hand_over(guest, b"")
 
+    def peers(self) -> list[object]:
+        """The callers' ends of connections without a transport."""
+        return [guest.accepted.peername for guest in self._guests.values()]
+
+    async def settle(self) -> None:
+        """Makes ordinary connections of all that have come so far, and waits until they are."""
+        for guest in list(self._guests.values()):
+            self._hand_over(guest, b"")
+        while self._opening:
+            await asyncio.wait(self._opening)
+
     def _serve(self, guest: _Guest) -> None:
         accepted = guest.accepted
         try:

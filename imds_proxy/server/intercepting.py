@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import socket
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any
 
@@ -17,13 +16,16 @@ from imds_proxy.intercept.nftables import NftablesRedirect
 from imds_proxy.intercept.redirect import InterceptError, Plan, Redirect
 from imds_proxy.protocol.profile import PROFILES
 from imds_proxy.server.admin import Command
+from imds_proxy.server.arrivals import Arrivals
 from imds_proxy.server.build import Daemon, boottime
 from imds_proxy.server.interception import House, Interception
 from imds_proxy.server.keeping import RedirectKeeper
-from imds_proxy.server.listener import Accepted, Listener
+from imds_proxy.server.launch import Launched
+from imds_proxy.server.listener import Listener
 from imds_proxy.server.log import Log
 from imds_proxy.server.pastwatch import PastWatch
 
+_LAST_REQUEST = 0.05  # seconds
 _LONGEST_DISMISSAL = 20.0  # seconds: whoever asked by the admin socket waits for it
 
 
@@ -55,35 +57,40 @@ def services_of(config: Config) -> tuple[Address, ...]:
 def interception_of(
     config: Config,
     daemon: Daemon,
-    sockets: Mapping[Address, socket.socket | OSError],
-    welcome: Callable[[Sequence[Accepted]], None],
+    launched: Launched,
+    arrivals: Arrivals,
     log: Log,
     keeper: RedirectKeeper,
 ) -> Interception:
-    """Not up yet. `sockets` listen at each `intercept.address`, or say why not; `welcome` takes calls;
+    """Not up yet. `launched` has the sockets for `intercept.address`; `arrivals` takes calls;
     `keeper` has what an earlier run left."""
 
     def listen(address: Address) -> Listener:
-        bound = sockets[address]
+        bound = launched.redirected[address]
         if isinstance(bound, OSError):
             raise bound
-        return Listener(bound.dup(), welcome)  # the socket itself is for the next time
+        return Listener(bound.dup(), arrivals.welcome)  # the socket itself is for the next time
 
     def mark(value: int | None) -> None:
         daemon.pool.mark = value
 
     patience = min(config.limits.drain, _LONGEST_DISMISSAL)
-    house = House(listen, mark, partial(_peers, daemon), partial(_dismiss, daemon, patience))
+    house = House(
+        listen, mark, partial(_peers, daemon, arrivals), partial(_dismiss, daemon, arrivals, patience)
+    )
     by_name = methods(partial(keeper.take, "ebpf-"))
-    return Interception(config.intercept, services_of(config), by_name, house, log, boottime)
+    services, kept = services_of(config), launched.low_descriptor
+    return Interception(config.intercept, services, by_name, house, log, boottime, descriptor=kept)
 
 
-def past_watch_of(config: Config, daemon: Daemon, interception: Interception) -> PastWatch:
+def past_watch_of(
+    config: Config, daemon: Daemon, arrivals: Arrivals, interception: Interception
+) -> PastWatch:
     """Looks for who goes past the redirect while it is in force."""
     return PastWatch(
         services_of(config),
         lambda: interception.state == "redirect",
-        partial(_peers, daemon),
+        partial(_peers, daemon, arrivals),
         daemon.attribution.process,
         boottime,
     )
@@ -120,19 +127,24 @@ def _failed(error: InterceptError | OSError) -> dict[str, Any]:
     return {"ok": False, "errors": [str(error)]}
 
 
-def _peers(daemon: Daemon) -> set[Address]:
-    return {address for connection in daemon.register if (address := _address(connection.ends[0]))}
+def _peers(daemon: Daemon, arrivals: Arrivals) -> set[Address]:
+    ends = [*arrivals.peers(), *(connection.ends[0] for connection in daemon.register)]
+    return {address for end in ends if (address := _address(end))}
 
 
-async def _dismiss(daemon: Daemon, seconds: float, hosts: Collection[str]) -> None:
+async def _dismiss(daemon: Daemon, arrivals: Arrivals, seconds: float, hosts: Collection[str]) -> None:
     """Connections accepted at these hosts get the answers that they wait for, and end."""
     until = boottime() + seconds
+    await arrivals.settle()
+    for connection in daemon.register:
+        if (end := _address(connection.ends[1])) and end.host in hosts:
+            connection.drain()
+    await asyncio.sleep(_LAST_REQUEST)  # who asks again meanwhile is told that this answer is the last
     while boottime() < until:
         left = [one for one in daemon.register if (end := _address(one.ends[1])) and end.host in hosts]
         if not left:
             return
         for connection in left:
-            connection.drain()
             connection.close_if_idle()
         await asyncio.sleep(0.01)
 

@@ -10,6 +10,7 @@ import errno
 import threading
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -59,15 +60,20 @@ class Interception:
         log: Log,
         clock: Callable[[], float],
         cloud_init: Path = Path("/run/cloud-init"),
+        descriptor: LowDescriptor | None = None,
     ) -> None:
-        """`methods` by their names; `auto` tries them in their order."""
+        """`methods` by their names; `auto` tries them in their order.
+
+        `descriptor` is kept for libnftables, below those of all sockets: a process that dies lets go of its
+        lowest last, and so of the table when callers have been told.
+        """
         self._config, self._services, self._methods = config, tuple(services), methods
         self._house, self._log, self._clock, self._cloud_init = house, log, clock, cloud_init
         self._lock = asyncio.Lock()
         # Other tools' transactions may hold the kernel's rules for long: the loop does not wait for them.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="redirect")
         self._turn = threading.Lock()
-        self._descriptor = LowDescriptor()
+        self._descriptor = descriptor or LowDescriptor()
         self._redirect: Redirect | None = None
         self._plan: Plan | None = None
         self._held: list[Address] = []
@@ -110,6 +116,8 @@ class Interception:
         async with self._lock:
             if self._redirect is None:
                 return False
+            await self._aside(self._redirect.open_way)
+            await self._dismiss()
             await self._aside(self._redirect.down)
             await self._undo()
             self._log.event("not-intercepting", "calls go to the metadata service itself")
@@ -119,14 +127,16 @@ class Interception:
         """The daemon stops: new calls go to the service, or are refused. Its drain closes `listeners`."""
         with self._turn:
             self._released = True
-            if self._redirect is not None:
-                self._redirect.pause()
+            if self._redirect is not None and not self._outlives:
+                with suppress(InterceptError):  # it lapses then
+                    self._redirect.open_way()
 
     def finish(self) -> None:
-        """The daemon has stopped: redirect and address go, unless they are to outlive it."""
-        if self._redirect is not None:
-            self._redirect.release()
-        if self._plan is None or not self._plan.closed:
+        """The daemon has stopped: redirect and address go, unless they outlive it."""
+        with self._turn:
+            if self._redirect is not None:
+                self._redirect.release()
+        if not self._outlives:
             self._drop()
         self._thread.shutdown(wait=False)
 
@@ -229,14 +239,18 @@ class Interception:
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, in_turn)
 
+    async def _dismiss(self) -> None:
+        """What callers have asked is answered, and their connections end."""
+        await asyncio.sleep(_LAST_CONNECT)  # who has connected by now is accepted
+        for listener in self.listeners:
+            listener.close()
+        await self._house.dismiss([address.host for address in self._held])
+
     async def _undo(self) -> None:
-        """Leaves nothing behind; what callers are being answered is answered."""
+        """Leaves nothing behind."""
         self._redirect = self._plan = None
-        if self.listeners:
-            await asyncio.sleep(_LAST_CONNECT)  # who has connected by now is accepted
-            for listener in self.listeners:
-                listener.close()
-            await self._house.dismiss([address.host for address in self._held])
+        for listener in self.listeners:
+            listener.close()
         self.listeners.clear()
         self._drop()
         self._notes.clear()
@@ -281,10 +295,19 @@ class Interception:
             return
         hold_all(self._held, None)
         plan = replace(self._plan, closed=True)
-        await self._aside(self._redirect.down)
+        before = self._redirect
+        if (await self._aside(before.status)).held_by != "owner-table":
+            await self._aside(before.down)
+        # A table that is owned has a name of its own, and goes when the next is there: translation goes on.
         self._redirect, self._plan = await self._start(plan), plan
+        await self._aside(before.down)
         self._notes.clear()
         self._log.event("closed", "cloud-init is done: without the proxy calls are refused from now on")
+
+    @property
+    def _outlives(self) -> bool:
+        """Whether the redirect is to stay without the daemon."""
+        return self._plan is not None and self._plan.closed
 
     @property
     def _closes_now(self) -> bool:

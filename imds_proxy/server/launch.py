@@ -14,6 +14,7 @@ from collections.abc import MutableMapping
 from dataclasses import dataclass
 
 from imds_proxy.config import Address, Config
+from imds_proxy.intercept.libnftables import LowDescriptor
 from imds_proxy.server.adoption import CannotListen, listening_sockets, redirected_sockets, release
 from imds_proxy.server.attribution import look_before_they_leave
 from imds_proxy.server.fdstore import DescriptorStore
@@ -45,6 +46,7 @@ class Launched:
 
     sockets: list[socket.socket]
     redirected: dict[Address, socket.socket | OSError]
+    low_descriptor: LowDescriptor
     store: DescriptorStore
     notifier: Notifier
     watchdog: float | None
@@ -61,6 +63,7 @@ class Launched:
 
 def launch(config: Config, environment: MutableMapping[str, str]) -> Launched:
     """Sockets, then no right that is not needed. Raises CannotStart."""
+    low_descriptor = LowDescriptor()  # before any socket
     notices: list[Notice] = []
     notifier = Notifier.of_environment(environment)
     store = DescriptorStore(notifier, inherited(environment, os.getpid()))
@@ -74,7 +77,7 @@ def launch(config: Config, environment: MutableMapping[str, str]) -> Launched:
         raise CannotStart("cannot-listen", str(error)) from None
     _give_up_rights(config, notices)
     _keep_secrets_in_memory()  # after that: another user is another process to the kernel
-    return Launched(sockets, redirected, store, notifier, watchdog, notices)
+    return Launched(sockets, redirected, low_descriptor, store, notifier, watchdog, notices)
 
 
 def wanted(config: Config) -> frozenset[Capability]:

@@ -106,7 +106,7 @@ async def _serve(
     arrivals = Arrivals(lambda: reloader.daemon.shared)
     listeners = [Listener(wire, arrivals.welcome) for wire in launched.sockets]
     keeper = RedirectKeeper(launched.store)
-    interception = interception_of(config, daemon, launched.redirected, arrivals.welcome, log, keeper)
+    interception = interception_of(config, daemon, launched, arrivals, log, keeper)
     if intercept:
         try:
             await interception.up()
@@ -129,7 +129,7 @@ async def _serve(
         upstream=str(config.upstream.address),
         host=platform.node(),
     )
-    past = past_watch_of(config, daemon, interception)
+    past = past_watch_of(config, daemon, arrivals, interception)
     books = Bookkeeper(
         daemon.events,
         open_ledger(config, boot_id(), log),

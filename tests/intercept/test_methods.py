@@ -23,6 +23,9 @@ class Recorded:
     def renew(self) -> str | None:
         return None
 
+    def open_way(self) -> None:
+        self.is_up = False
+
     def down(self) -> None:
         self.is_up = False
 
@@ -31,9 +34,6 @@ class Recorded:
 
     def status(self) -> RedirectStatus:
         return RedirectStatus("recorded", self.is_up)
-
-    def pause(self) -> None:
-        pass
 
     def descriptors(self) -> dict[str, int]:
         return {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import time
 from contextlib import suppress
 from typing import Any
@@ -146,3 +147,65 @@ def test_the_address_of_a_killed_daemon_goes_by_itself(lab: Lab) -> None:
         shown = lab.host.ip("addr show to 169.254.100.200")
         assert "valid_lft forever" not in shown
         assert int(shown.partition("valid_lft ")[2].partition("sec")[0]) <= 60
+
+
+def slow(lab: Lab, seconds: float) -> None:
+    """How long the service takes for an answer."""
+    lab.cloud.run("curl", "-sSf", "-X", "PATCH", f"{lab.control}/state", "-d", f'{{"latency": {seconds}}}')
+
+
+def asking(lab: Lab) -> subprocess.Popen[str]:
+    """A call that is under way."""
+    url = "http://100.100.100.200/latest/meta-data/zone-id"
+    words = ("curl", "-sS", "--max-time", "8", "-w", " %{http_code} %{exitcode}", url)
+    return subprocess.Popen(lab.host.words(*words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def under_way(lab: Lab) -> None:
+    """Waits until the proxy has accepted a redirected call, and asked the service."""
+    until = time.monotonic() + 10
+    while "169.254.100.200:200" not in lab.host.run("ss", "-Htn", "state", "established"):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    time.sleep(0.1)
+
+
+@pytest.mark.parametrize("hung", [False, True])
+def test_a_call_under_way_at_a_death_is_told_at_once(lab: Lab, hung: bool) -> None:
+    """The table goes after the sockets do: else their end would not find its way to the caller."""
+    with lab.daemon("--intercept", settings=intercept()) as daemon:
+        assert outcome(lab.get()) == _SERVED
+        slow(lab, 0.8)
+        try:
+            if hung:
+                daemon.process.send_signal(signal.SIGSTOP)  # it waits in the listener's queue
+            with asking(lab) as call:
+                under_way(lab)
+                daemon.process.kill()
+                begun = time.monotonic()
+                said, _ = call.communicate()
+                assert time.monotonic() - begun < 2
+                assert said.split()[-1] in ("52", "56"), said  # curl: an empty answer, or a reset
+        finally:
+            slow(lab, 0)
+
+
+@pytest.mark.parametrize("on_failure", ["open", "closed"])
+def test_a_call_under_way_at_a_stop_is_answered(lab: Lab, on_failure: str) -> None:
+    with lab.daemon("--intercept", settings=intercept(on_failure=on_failure)) as daemon:
+        assert outcome(lab.get()) == _SERVED
+        slow(lab, 0.6)
+        try:
+            with asking(lab) as call:
+                under_way(lab)
+                daemon.process.terminate()
+                said, errors = call.communicate()
+                assert said.split()[-2:] == ["200", "0"], (said, errors)
+        finally:
+            slow(lab, 0)
+        assert daemon.process.wait(10) == 0
+        if on_failure == "open":
+            assert lab.host.nft("list ruleset") == ""
+        else:
+            assert outcome(lab.get()) == _REFUSED
+            lab.host.nft("flush ruleset")

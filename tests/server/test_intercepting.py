@@ -27,6 +27,21 @@ for line in sys.stdin:
     print(answer.status, connection.sock.getsockname()[1] if connection.sock else None, flush=True)
 """
 
+_BUSY = f"""
+import http.client
+connection = http.client.HTTPConnection("{SERVICE}", timeout=5)
+number, last = 0, False
+while not last:
+    connection.request("GET", "/latest/meta-data/instance-id")
+    answer = connection.getresponse()
+    assert answer.read().startswith(b"i-") and answer.status == 200
+    last = answer.will_close
+    number += 1
+    if number == 100:
+        print("busy", flush=True)
+print("closed in good order")
+"""
+
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
@@ -104,6 +119,26 @@ def test_a_connection_from_before_is_listed_and_taken_over_and_redirected_ones_a
         with pytest.raises(ValueError, match="unpack"):
             old.get()
         assert json.dumps(admin(daemon, "intercept-status")).count('"passing": []') == 1
+
+
+def test_a_busy_connection_is_neither_taken_over_nor_listed_and_ends_in_good_order(lab: Lab) -> None:
+    """Such are answered without a transport, from one request to the next."""
+    with lab.daemon("--intercept") as daemon:
+        busy = subprocess.Popen(
+            lab.host.words(sys.executable, "-c", _BUSY),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert busy.stdout is not None
+        assert busy.stdout.readline() == "busy\n"
+        answer = admin(daemon, "intercept-up", takeover=True)
+        assert answer["closed"] == 0
+        assert isinstance(answer["report"], dict)
+        assert answer["report"]["passing"] == []
+        admin(daemon, "intercept-down")
+        said, errors = busy.communicate(timeout=20)
+        assert said == "closed in good order\n", errors
 
 
 def test_the_proxys_own_connections_are_never_taken_over(lab: Lab) -> None:

@@ -276,7 +276,7 @@ def test_other_tools_that_hold_the_rules_for_long_do_not_hold_the_loop(trial: Tr
             longest, last = max(longest, time.monotonic() - last), time.monotonic()
         watching.cancel()
         interception.release()  # waits for the renewal under way, and nothing comes after it
-        assert "elements" not in nft("list ruleset")
+        assert "dnat ip" not in nft("list ruleset")
         for listener in interception.listeners:
             listener.close()
         interception.finish()
