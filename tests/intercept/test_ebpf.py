@@ -28,6 +28,7 @@ from imds_proxy.callers.sockdiag import Endpoint
 from imds_proxy.config_values import Address
 from imds_proxy.intercept.ebpf import EbpfRedirect
 from imds_proxy.intercept.redirect import InterceptError, Plan
+from places import within
 
 MOUNT = CgroupTree.find().mount
 pytestmark = [
@@ -202,6 +203,25 @@ def test_the_proxys_own_sockets_are_exempt_by_their_mark_or_user(
 def test_another_network_namespace_is_left_alone(redirect: EbpfRedirect) -> None:
     with elsewhere() as other, pytest.raises(OSError, match="unreachable"):
         other.call(connect, ("100.100.100.200", 80))
+
+
+def test_27_who_makes_himself_the_exempt_user_or_root_in_a_namespace_of_his_own_is_led_all_the_same(
+    host: Elsewhere, redirect: EbpfRedirect, server: socket.socket
+) -> None:
+    """Neither the number that he has there nor a mark, which he may not set, lets him through."""
+    for inside in (f"--map-user={ANYBODY}", "--map-root-user"):
+        mark = "w.setsockopt(1, 36, 0x494D)"  # SO_MARK
+        code = "import socket; w = socket.socket()\n"
+        code += f"try: {mark}\nexcept PermissionError: pass\n"
+        code += "w.connect(('100.100.100.200', 80))"
+        words = within(["unshare", "--user", inside, "/usr/bin/env", "python3", "-c", code], 65534)
+        process = host.call(subprocess.Popen, words, env={"PATH": "/usr/bin:/bin"})
+        assert process.wait(20) == 0
+        accepted, peer = server.accept()
+        with accepted, closing(notes_of(host, redirect)) as notes:
+            note = notes.of(Endpoint.parse(*peer), Endpoint.parse(*server.getsockname()))
+        assert note is not None
+        assert note.uid == 65534
 
 
 def test_31_without_renewal_the_lease_lapses_and_a_renewal_takes_the_traffic_back(
