@@ -24,8 +24,6 @@ from imds_proxy.server.build import policy_of
 _PRIVILEGED = 1024  # the first port at which any user may listen
 # What the API server tells, where it is asked.
 _OF_PODS = (
-    "container_name",
-    "container_image",
     "pod_namespace",
     "pod_name",
     "pod_service_account",
@@ -76,7 +74,7 @@ def _of_rule(rule: Rule, policy: Policy, pod_names: Names) -> Iterator[str]:
     facts = {selector.fact for selector in rule.caller.selectors}
     for fact in _OF_PODS:
         if fact in facts and pod_names == "none":
-            yield f"cannot match: pods.names is none, so nothing tells {fact}; a container's id is known"
+            yield f"cannot match: pods.names is none, so nothing tells {fact}; a container's name is known"
     if "unit" in facts and facts & {"container", "container_name", "container_image"}:
         yield "cannot match: a caller is in a unit or in a container, never in both"
     executables = rule.caller.patterns("exe")

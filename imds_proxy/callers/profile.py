@@ -18,6 +18,7 @@ from imds_proxy.callers.cgroups import Membership, parse_memberships, unified_pa
 from imds_proxy.callers.hostfiles import HostFiles
 from imds_proxy.callers.procfs import Executable, ProcessView, Stat, parents_of, parse_cmdline
 from imds_proxy.callers.redact import MAX_CHARACTERS, escaped, safe_command_line, safe_text
+from imds_proxy.callers.runtimes import ContainerRecords
 from imds_proxy.callers.script import script_of
 from imds_proxy.callers.sockdiag import SocketOwner
 from imds_proxy.callers.usernames import UserNames
@@ -99,13 +100,15 @@ class NoPodNames:
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a process is compared with: the user database, the host's files, its namespaces, the pods."""
+    """What a process is compared with: the user database, the host's files, its namespaces, the pods, what
+    container runtimes wrote down."""
 
     names: UserNames
     files: HostFiles
     proc_root: str
     namespaces: tuple[str, ...] | None
     pods: PodNames = field(default_factory=NoPodNames)
+    containers: ContainerRecords = field(default_factory=ContainerRecords)
 
     @classmethod
     def of_host(cls, names: UserNames, files: HostFiles, proc_root: str) -> Surroundings:
@@ -141,7 +144,7 @@ def build_caller(
         contained=bool(membership.container)
         or (namespaces is not None and around.namespaces is not None and namespaces != around.namespaces),
     )
-    container_name, container_image = _container_of(membership, around.pods)
+    container_name, container_image = _container_of(membership, around)
     return Caller(
         identity=identity_of(owner, membership),
         user=_optional(around.names.name(owner.uid)),
@@ -168,11 +171,16 @@ def _identity(uid: int, unit: str | None, container: str | None) -> Identity:
     return Identity(uid, unit, container)
 
 
-def _container_of(membership: Membership, pods: PodNames) -> tuple[str | None, str | None]:
-    if membership.pod is None or membership.container is None:
+def _container_of(membership: Membership, around: Surroundings) -> tuple[str | None, str | None]:
+    """Name and image, in the orchestrator's words where it has some, else in the runtime's."""
+    if membership.container is None:
         return None, None
-    name, image = pods.container(membership.pod, membership.container) or ("", "")
-    return name or None, image or None
+    told = around.pods.container(membership.pod, membership.container) if membership.pod else None
+    name, image = told or ("", "")
+    if not (name and image):
+        own_name, own_image = around.containers.of(membership.container)
+        name, image = name or own_name or "", image or own_image or ""
+    return _optional(name), _optional(image)
 
 
 def _script(view: ProcessView, executable: Executable | None, words: list[str]) -> str | None:
