@@ -47,7 +47,7 @@ struct connection {
 static struct shared *shared;
 static struct sockaddr_in server;
 static char *heads[MAX_HEADS];
-static int head_count, next_head, epoll, known;
+static int head_count, next_head, first_head, span, epoll, done;
 static enum mode mode;
 
 static uint64_t now(void) {
@@ -102,6 +102,14 @@ static void say(struct connection *c, const char *head, const char *token) {
     send_more(c);
 }
 
+/* Each caller has so many heads of its own, in turn; which, is another matter for the next one. */
+static const char *next(void) {
+    int skip = mode == PAIR; /* the PUT */
+    const char *head = heads[skip + (first_head + next_head) % (head_count - skip)];
+    next_head = (next_head + 1) % span;
+    return head;
+}
+
 static void begin(struct connection *c, uint64_t due) {
     if (c->fd < 0) open_connection(c);
     c->busy = 1;
@@ -111,8 +119,7 @@ static void begin(struct connection *c, uint64_t due) {
         say(c, heads[0], NULL);
         return;
     }
-    say(c, heads[next_head], NULL);
-    next_head = (next_head + 1) % head_count;
+    say(c, next(), NULL);
 }
 
 /* The length of the whole answer in the buffer, 0 while it is not whole. */
@@ -141,15 +148,10 @@ static int finish(struct connection *c, char *body, int total) {
         char token[1024];
         snprintf(token, sizeof token, "%.*s", (int)(c->buffer + total - body), body);
         c->pairing = 0;
-        int get = 1 + next_head % (head_count - 1);
-        next_head++;
-        say(c, heads[get], token);
+        say(c, next(), token);
         return 0;
     }
-    if (!known && status == 200) {
-        known = 1;
-        atomic_fetch_add(&shared->answered, 1);
-    }
+    if (status == 200 && ++done == 3 * span) atomic_fetch_add(&shared->answered, 1);
     if (atomic_load_explicit(&shared->phase, memory_order_relaxed) == 1) {
         atomic_fetch_add(&shared->requests, 1);
         if (status != 200) atomic_fetch_add(&shared->failed, 1);
@@ -240,6 +242,8 @@ int main(int count, char **words) {
     server = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(atoi(words[1]))};
     server.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     read_heads(words[9]);
+    span = head_count - (mode == PAIR);
+    if (callers > 1 && span > 20) span = 20;
     signal(SIGPIPE, SIG_IGN);
     shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     for (int i = 0; i < callers; i++) {
@@ -247,7 +251,7 @@ int main(int count, char **words) {
         if (pid < 0) die("fork");
         if (pid == 0) {
             srand(i + 1);
-            next_head = i * 7 % head_count;
+            first_head = i * 7;
             if (uid && (setgid(uid + i) < 0 || setuid(uid + i) < 0)) die("setuid");
             caller(connections, rate / callers);
         }
@@ -257,8 +261,8 @@ int main(int count, char **words) {
         usleep(1000);
     }
     atomic_store(&shared->ready, -1000000);
-    /* Until each caller is known to the server, however long it looks for so many new ones. */
-    for (int i = 0; atomic_load(&shared->answered) < callers && i < 30000; i++) usleep(1000);
+    /* Until each caller and each of its heads are known to the server, however long it looks for so many. */
+    for (int i = 0; atomic_load(&shared->answered) < callers && i < 15000; i++) usleep(1000);
     usleep(warmup * 1e6);
     atomic_store(&shared->phase, 1);
     printf("go\n");

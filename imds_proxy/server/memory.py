@@ -18,7 +18,7 @@ from imds_proxy.server.plans import Failure, Plan
 
 _OVERHEAD = 1024  # bytes of a request and a plan besides the head, about
 _KIND = 2048  # bytes of a kind of caller, about
-_HEADS, _IDENTITIES, _CLIENTS, _MET = 256, 1024, 4096, 1024
+_HEADS, _IDENTITIES, _CLIENTS, _MET, _COMMON = 256, 1024, 4096, 1024, 2048
 _SIZE = 32 << 20  # bytes
 _SHARE = 8  # one identity has at most an eighth
 
@@ -47,8 +47,13 @@ class Remembered:
         self.decisions = DecisionMemo()
 
     def get(self, head: bytes) -> Request | None:
-        """What h11 said of exactly these bytes."""
-        return self._heads.get(head)
+        """What h11 said of exactly these bytes, whoever sent them first: that is no matter of callers."""
+        found = self._heads.get(head)
+        if found is None and self._memory is not None:
+            found = self._memory.common.get(head)
+            if found is not None:
+                self[head] = found
+        return found
 
     def __setitem__(self, head: bytes, request: Request) -> None:
         if len(self._heads) >= _HEADS:
@@ -56,6 +61,7 @@ class Remembered:
         self._heads[head] = request
         if self._memory is not None and self._owned is not None:
             self._memory.spent(self._owned, len(head) + _OVERHEAD)
+            self._memory.share(head, request)
 
     def keep(self, head: bytes, plan: Plan) -> None:
         """Keeps a plan for a head that is known."""
@@ -75,6 +81,7 @@ class Memory:
         """`size` in bytes, about."""
         self._size, self._cost = size, 0
         self._identities: LRUCache[Identity, _Owned] = LRUCache(_IDENTITIES)
+        self.common: dict[bytes, Request] = {}
         self._met: dict[int, tuple[Caller, frozenset[bytes], int, tuple[Remembered, Failure]]] = {}
         self._failures: LRUCache[Hashable, Failure] = LRUCache(_CLIENTS)
 
@@ -109,6 +116,12 @@ class Memory:
         found = self.of(caller, hosts, epoch), self.failure_of(caller)
         self._met[id(caller)] = caller, hosts, epoch, found
         return found
+
+    def share(self, head: bytes, request: Request) -> None:
+        """For other kinds of callers. Who floods it takes from nobody what is remembered for that kind."""
+        if len(self.common) >= _COMMON:
+            self.common.clear()
+        self.common[head] = request
 
     def renewed(self) -> Memory:
         """An empty one for other rules of heads; when clients failed is still known."""

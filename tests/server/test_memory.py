@@ -69,7 +69,8 @@ def test_the_largest_forgets_first_where_all_together_are_too_much() -> None:
         for number in range(20 if uid == 50 else 1):
             one[head(number)] = known
     assert memory._cost <= 400_000
-    assert memory.of(dataclasses.replace(A, identity=Identity(50)), HOSTS, 0).get(head(0)) is None
+    forgotten = memory.of(dataclasses.replace(A, identity=Identity(50)), HOSTS, 0)
+    assert head(0) not in forgotten._heads
     assert memory.of(dataclasses.replace(A, identity=Identity(127)), HOSTS, 0).get(head(0)) is known
 
 
@@ -91,3 +92,15 @@ def test_when_a_client_failed_is_of_one_process_and_outlives_a_reload() -> None:
     other = dataclasses.replace(A, process=Process(8, "/usr/bin/a"))
     assert memory.renewed().failure_of(A).at == 5.0
     assert memory.failure_of(other).at < 0
+
+
+def test_what_h11_said_of_a_head_serves_other_callers_and_a_reload_forgets_it() -> None:
+    memory, known = Memory(), request()
+    memory.of(A, HOSTS, 0)[head(0)] = known
+    other = memory.of(dataclasses.replace(A, identity=Identity(1001)), HOSTS, 0)
+    assert other.get(head(0)) is known
+    assert other.plans == {}
+    assert memory.renewed().of(A, HOSTS, 0).get(head(0)) is None
+    for number in range(5000):
+        other[head(number)] = known
+        assert len(memory.common) <= 2048
