@@ -14,7 +14,7 @@ import uvloop
 
 _HEAD = b"HTTP/1.1 200 OK\r\nServer: bench\r\nContent-Type: text/plain\r\nConnection: keep-alive\r\n"
 _VALUE = b"i-bp1234567890abcdefgh"
-_TOKEN = b"YmVuY2gtdG9rZW4tMDEyMzQ1Njc4OWFiY2RlZg=="
+_TOKEN = b"YmVuY2gtdG9rZW4t%012d=="  # another one for each PUT, as the service does
 
 
 class Service(asyncio.Protocol):
@@ -36,7 +36,7 @@ class Service(asyncio.Protocol):
                 self._answer(b"%d" % Service.calls)
                 continue
             Service.calls += 1
-            body = _TOKEN if head.startswith(b"PUT") else _VALUE
+            body = _TOKEN % Service.calls if head.startswith(b"PUT") else _VALUE
             if Service.delay:
                 self._loop.call_later(Service.delay, self._answer, body)
             else:
