@@ -102,6 +102,7 @@ def made_cluster(attribution: str, directory: Path) -> Iterator[Cluster]:
             host, _, port = announced(service).rpartition(":")
             settings = {
                 "attribution": attribution,
+                "intercept": {"method": "nftables", "forwarded": ["br0"]},
                 "pods": {
                     "networks": True,
                     "names": "api",
@@ -111,10 +112,10 @@ def made_cluster(attribution: str, directory: Path) -> Iterator[Cluster]:
                 },
                 "policy": {"enforcement": "enforce", "default": "deny", "rules": RULES},
             }
+            place.place.sh(f"ip route add {SERVICE} dev br0")
             # The daemon starts in the node's namespace, as all that its thread starts.
-            agent = running_proxy((host, int(port)), settings, host=place.address)
+            agent = running_proxy((host, int(port)), settings, options=["--intercept"])
             with _entered(place, agent) as daemon:
-                place.place.call(_redirect, place.address, daemon.port)
                 yield Cluster(place, api, daemon)
 
 
@@ -125,16 +126,6 @@ def _entered(place: Node, manager: Any) -> Iterator[Proxy]:
         yield daemon
     finally:
         place.place.call(manager.__exit__, None, None, None)
-
-
-def _redirect(address: str, port: int) -> None:
-    rules = f"""table ip node_agent {{
-        chain prerouting {{
-            type nat hook prerouting priority -110;
-            iifname "br0" ip daddr {SERVICE} tcp dport 80 dnat to {address}:{port}
-        }}
-    }}"""
-    subprocess.run(["nft", "-f", "-"], input=rules, text=True, check=True)
 
 
 def test_28_two_pods_calling_at_once_from_one_source_port_are_each_named_1000_of_1000(

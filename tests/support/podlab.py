@@ -104,7 +104,9 @@ class Node:
     def unspoof(self, thief: Pod, address: str) -> None:
         """Undoes it."""
         thief.sh(f"ip addr del {address}/32 dev eth0")
-        self.place.sh(f"ip neigh del {address} dev br0")
+        # The link of a pod that has ended may have taken it along.
+        words = f"ip neigh del {address} dev br0".split()
+        self.place.call(subprocess.run, words, stderr=subprocess.DEVNULL)
 
     def kubernetes_pod(self, number: int, uid: str, container: str, user: int = 0) -> Pod:
         """In a cgroup as the kubelet makes one."""

@@ -103,8 +103,10 @@ def running_proxy(
     port: int = 0,
     host: str = "127.0.0.1",
     within: Sequence[str] = (),
+    options: Sequence[str] = (),
 ) -> Iterator[Proxy]:
-    """Starts `imds-proxy run` and ends it; `settings` are configuration keys, `within` words before it."""
+    """Starts `imds-proxy run OPTIONS` and ends it; `settings` are configuration keys, `within` words before
+    it."""
     with tempfile.TemporaryDirectory() as temporary:
         directory = Path(temporary)
         config = directory / "config.yaml"
@@ -121,6 +123,7 @@ def running_proxy(
                 [
                     *(*within, sys.executable, "-m", "imds_proxy", "run", "-c", str(config)),
                     *("--listen", f"{host}:{port}", "--upstream", f"{upstream[0]}:{upstream[1]}"),
+                    *options,
                 ],
                 stdout=subprocess.PIPE,
                 stderr=log,
