@@ -19,7 +19,6 @@ from imds_proxy.callers.script import script_of
 from imds_proxy.clients.advice import Verdict, judge
 from imds_proxy.clients.catalogue import catalogue
 from imds_proxy.clients.evidence import Evidence, shown
-from imds_proxy.clients.look import look
 from imds_proxy.clients.naming import Call, Usage
 from imds_proxy.clients.sight import Sight, take_sight
 from imds_proxy.ledger.entries import Described, StableCaller
@@ -122,6 +121,8 @@ class ClientDesk:
 
         def work() -> None:
             if sight is not None:
+                from imds_proxy.clients.look import look  # 2 MiB that only a caller in normal mode costs
+
                 with sight:
                     known.evidence = look(
                         sight, catalogue(), caller.script, caller.container_image, command=command
