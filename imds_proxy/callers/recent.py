@@ -19,7 +19,7 @@ from imds_proxy.policy.caller import Caller
 # Uid and cgroup of a caller are of this very connection. What is believed for this time is that its process
 # runs the program that it ran when it was looked at; and the executable only narrows who a caller is.
 TRUST = 0.02  # seconds
-_MAX_KEYS = 64
+_MAX_PROCESSES = 512  # of all keys; each holds three descriptors
 _MAX_PER_KEY = 8
 _MAX_DESCRIPTORS = 24
 
@@ -119,10 +119,11 @@ def key_of(owner: SocketOwner) -> OwnerKey:
 
 
 class RecentProcesses:
-    """The last eight processes of each of the last 64 pairs of uid and cgroup. Thread-safe."""
+    """The last eight processes of each pair of uid and cgroup, of the latest pairs. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._count = 0
         self._seen: OrderedDict[OwnerKey, tuple[SeenProcess, ...]] = OrderedDict()
 
     def of(self, key: OwnerKey) -> tuple[SeenProcess, ...]:
@@ -133,16 +134,19 @@ class RecentProcesses:
     def remember(self, key: OwnerKey, process: SeenProcess) -> None:
         """Puts a process first, in place of what was known of its pid."""
         with self._lock:
+            before = len(self._seen.get(key, ()))
             others = tuple(other for other in self._seen.get(key, ()) if other.pid != process.pid)
             self._seen[key] = (process, *others)[:_MAX_PER_KEY]
             self._seen.move_to_end(key)
-            if len(self._seen) > _MAX_KEYS:
-                self._seen.popitem(last=False)
+            self._count += len(self._seen[key]) - before
+            while self._count > _MAX_PROCESSES:
+                self._count -= len(self._seen.popitem(last=False)[1])
 
     def forget(self, key: OwnerKey, process: SeenProcess) -> None:
         """Drops a process that has ended."""
         with self._lock:
             left = tuple(other for other in self._seen.get(key, ()) if other is not process)
+            self._count += len(left) - len(self._seen.get(key, ()))
             if left:
                 self._seen[key] = left
             else:

@@ -82,10 +82,12 @@ def test_the_memory_is_bounded() -> None:
     for pid in range(100):
         recent.remember((0, 0), _seen(pid))
     assert [process.pid for process in recent.of((0, 0))] == [99, 98, 97, 96, 95, 94, 93, 92]
-    for uid in range(1, 100):
+    for uid in range(1, 600):
         recent.remember((uid, 0), _seen(uid))
     assert recent.of((0, 0)) == ()
-    assert recent.of((99, 0)) != ()
+    assert [uid for uid in range(600) if recent.of((uid, 0))] == list(range(88, 600))
+    recent.forget((599, 0), recent.of((599, 0))[0])
+    assert recent.of((599, 0)) == ()
 
 
 def test_one_list_of_a_process_tells_of_all_the_sockets_that_it_held() -> None:
