@@ -21,6 +21,9 @@ CHECKOUT = Path(__file__).parents[2]
 @pytest.fixture(scope="session")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Packages:
     """For both formats and architectures, by the one command."""
+    built = os.environ.get("IMDS_PROXY_TEST_PACKAGES")  # set by hand while developing: a directory of packages
+    if built:
+        return Packages(Path(built))
     dist = tmp_path_factory.mktemp("dist")
     environment = os.environ | {"DIST": str(dist), "BIN": str(Path(sys.executable).parent)}
     words = [str(CHECKOUT / "packaging/packages/build.sh")]
@@ -54,3 +57,19 @@ def image(packages: Packages, store: Store, tmp_path_factory: pytest.TempPathFac
     base = ["--build-arg", "BASE=localhost/debian", "--format", "docker"]
     store.buildah("bud", *base, "--file", recipe, "--tag", "localhost/imds-proxy", str(context))
     return "localhost/imds-proxy"
+
+
+@pytest.fixture(scope="session")
+def next_deb(packages: Packages, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The next version: another comment in its configuration, one module less."""
+    tree = tmp_path_factory.mktemp("next") / "tree"
+    subprocess.run(["dpkg-deb", "--raw-extract", str(packages.deb()), str(tree)], check=True)
+    control = tree / "DEBIAN/control"
+    control.write_text(control.read_text().replace("-1\n", "-2\n", 1))
+    config = tree / "etc/imds-proxy/config.yaml"
+    config.write_text("# the next release's example\n" + config.read_text())
+    (tree / "usr/lib/imds-proxy/site-packages/imds_proxy/control.py").unlink()
+    deb = tree.with_suffix(".deb")
+    build = ["dpkg-deb", "--root-owner-group", "--build", str(tree), str(deb)]
+    subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
+    return deb

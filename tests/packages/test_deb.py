@@ -29,21 +29,6 @@ def install(root: Root, deb: Path, *options: str) -> str:
     return root.run("dpkg", *options, "--install", f"/tmp/{deb.name}")
 
 
-@pytest.fixture(scope="session")
-def next_deb(packages: Packages, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The next version: another comment in its configuration, one module less."""
-    tree = tmp_path_factory.mktemp("next") / "tree"
-    subprocess.run(["dpkg-deb", "--raw-extract", str(packages.deb()), str(tree)], check=True)
-    control = tree / "DEBIAN/control"
-    control.write_text(control.read_text().replace("-1\n", "-2\n", 1))
-    (tree / CONFIG).write_text("# the next release's example\n" + (tree / CONFIG).read_text())
-    (tree / "usr/lib/imds-proxy/site-packages/imds_proxy/control.py").unlink()
-    deb = tree.with_suffix(".deb")
-    build = ["dpkg-deb", "--root-owner-group", "--build", str(tree), str(deb)]
-    subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
-    return deb
-
-
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_lintian_has_no_errors_and_no_warnings(packages: Packages, architecture: str) -> None:
     words = ["lintian", "--allow-root", "--fail-on", "error,warning", str(packages.deb(architecture))]

@@ -148,14 +148,20 @@ class UnitMachine:
 @contextmanager
 def unit_machine(config: Mapping[str, Any], files: Mapping[str, str] | None = None) -> Iterator[UnitMachine]:
     """A booted machine on which the unit is installed and not yet started."""
-    with systemd_machine(unit_plan(config, files)) as machine, _cloud(machine) as cloud:
+    with machine_before_cloud(unit_plan(config, files)) as it:
+        wait_for(lambda: it.machine.try_run("id", "-u", "imds-proxy").returncode == 0, 10, "the user")
+        yield it
+
+
+@contextmanager
+def machine_before_cloud(plan: Plan) -> Iterator[UnitMachine]:
+    """A booted machine with a way to the service."""
+    with systemd_machine(plan) as machine, _cloud(machine) as cloud:
         for wire in _WIRES:
             _ip(machine.pid, wire.format(cloud=cloud.pid))
         for wire in _FAR_WIRES:
             _ip(cloud.pid, wire)
-        it = UnitMachine(machine, cloud)
-        wait_for(lambda: machine.try_run("id", "-u", "imds-proxy").returncode == 0, 10, "the user")
-        yield it
+        yield UnitMachine(machine, cloud)
 
 
 @contextmanager
