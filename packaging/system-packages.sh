@@ -9,7 +9,7 @@ declare -A package_of=(
   [nginx]=nginx-light [haproxy]=haproxy [gcc]=build-essential [wrk]=wrk
   [node]=nodejs [npm]=npm [java]=default-jdk-headless [chromium]=chromium
   [go]=golang-go [eu-strip]=elfutils [debootstrap]=debootstrap [lintian]=lintian [rpm]=rpm [man]=man-db
-  [systemd-analyze]=systemd [buildah]=buildah [podman]=podman [runc]=runc [catatonit]=catatonit
+  [systemd-analyze]=systemd [buildah]=buildah [podman]=podman [runc]=runc [catatonit]=catatonit [promtool]=prometheus
 )
 
 (($#)) || set -- "${!package_of[@]}"

@@ -21,7 +21,7 @@ CHECKOUT = Path(__file__).parents[2]
 @pytest.fixture(scope="session")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Packages:
     """For both formats and architectures, by the one command."""
-    built = os.environ.get("IMDS_PROXY_TEST_PACKAGES")  # set by hand while developing: a directory of packages
+    built = os.environ.get("IMDS_PROXY_TEST_PACKAGES")  # by hand: a directory of packages
     if built:
         return Packages(Path(built))
     dist = tmp_path_factory.mktemp("dist")
