@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import imds_proxy
 from built import Packages
 from rootfs import Root
 
@@ -116,7 +117,9 @@ def test_an_upgrade_keeps_a_changed_configuration(
         (CHECKOUT / "packaging/packages/nfpm.yaml").read_text().replace('release: "1"', 'release: "2"')
     )
     machine = {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine]
-    following = made(tmp_path / "next", "next", description, ROOT=str(tree), VERSION="0.1.0", GOARCH=machine)
+    following = made(
+        tmp_path / "next", "next", description, ROOT=str(tree), VERSION=imds_proxy.__version__, GOARCH=machine
+    )
     install(distribution, following, "--upgrade")
     assert (distribution.path / CONFIG).read_text() == MINE
     assert "next release" in (distribution.path / f"{CONFIG}.rpmnew").read_text()
