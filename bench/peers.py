@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -91,6 +92,27 @@ def imds_proxy(
     with started(command, cores()[0], ground.log) as process:
         port = announced_port(process)
         yield Target(name, port, (process.pid,), time.monotonic() - began)
+
+
+@contextmanager
+def crowd(count: int) -> Iterator[None]:
+    """So many idle processes meanwhile."""
+    if not count:
+        yield
+        return
+    words = [
+        "sh",
+        "-c",
+        'i=0; while [ $i -lt "$0" ]; do sleep 600 & i=$((i+1)); done; echo; wait',
+        str(count),
+    ]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, start_new_session=True) as process:
+        try:
+            if process.stdout is not None:
+                process.stdout.readline()
+            yield
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def nginx_configuration(directory: Path, upstream: int, port: int, cache: bool) -> str:

@@ -46,6 +46,7 @@ class Run:
             log = stack.enter_context((self.directory / "log").open("a"))
             service = stack.enter_context(peers.upstream(workload.delay, log))
             ground = Ground(self.directory, service, log)
+            stack.enter_context(peers.crowd(workload.crowd))
             targets = []
             for start in workload.targets:
                 try:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import peers
 from generator import Load
@@ -18,6 +19,12 @@ _cache: Start = partial(peers.nginx, cache=True)
 _pass: Start = partial(peers.nginx, cache=False)
 _ebpf: Start = partial(peers.imds_proxy, name="imds-proxy, eBPF", attribution="ebpf")
 _procfs: Start = partial(peers.imds_proxy, name="imds-proxy, procfs", attribution="procfs")
+_unnamed: Start = partial(
+    peers.imds_proxy,
+    name="imds-proxy, nobody named",
+    attribution="procfs",
+    program=(str(Path(__file__).with_name("unattributed.py")),),
+)
 _uncached: Start = partial(peers.imds_proxy, cache=False)
 _MIXED = (_proxy, _cache, peers.haproxy, peers.floor, peers.aiohttp, peers.mitmproxy)
 
@@ -28,13 +35,15 @@ def _with_rules(count: int) -> Start:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """`delay` of the service in milliseconds; `slow`: left out of a quick run's default selection."""
+    """`delay` of the service in milliseconds; `crowd`: idle processes on the machine meanwhile; `slow`: left
+    out of a quick run's default selection."""
 
     name: str
     about: str
     load: Load
     targets: Sequence[Start]
     delay: float = 0.0
+    crowd: int = 0
     slow: bool = False
 
 
@@ -47,6 +56,17 @@ WORKLOADS = {
             "one connection for each request (curl, most SDKs), 100 callers, cached",
             Load("once"),
             (_ebpf, _procfs, _cache, peers.haproxy, peers.floor, peers.aiohttp, peers.mitmproxy),
+        ),
+        *(
+            Workload(
+                f"attribution-{crowd}" if crowd else "attribution",
+                "one connection for each request: callers that are named, beside the same with nobody named"
+                + (f", {crowd:,} idle processes on the machine" if crowd else ""),
+                Load("once", callers=16),
+                (_ebpf, _procfs, _unnamed),
+                crowd=crowd,
+            )
+            for crowd in (0, 2000)
         ),
         Workload(
             "session",

@@ -1,4 +1,5 @@
-"""Ten thousand connections of five users, half from processes that are gone in 5 ms: no wrong name."""
+"""Ten thousand connections of five users, 170 a second, half from processes that are gone in 5 ms: no wrong
+name."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ pytestmark = [
 ]
 
 SHORT, LONG = 5000, 5000
-ATTEMPTS = 3  # at being quick enough: the machine may be busy with other things. A wrong name fails at once.
+ATTEMPTS = 2  # at being quick enough: the machine may be busy with other things. A wrong name fails at once.
 SHORT_MISSING, SHORT_MISSING_WHEN_BUSY = SHORT // 100, SHORT // 8
 SWARM = Path(__file__).parent.parent / "support" / "swarm.py"
 V2 = any(Path(mount, "cgroup.controllers").exists() for mount in MOUNTS)
@@ -34,7 +35,7 @@ def swarm(backend: str) -> list[dict[str, Any]]:
         [sys.executable, str(SWARM), backend, str(SHORT), str(LONG)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=180,
     )
     assert done.returncode == 0, done.stderr
     found: list[dict[str, Any]] = json.loads(done.stdout)
