@@ -24,5 +24,5 @@ def _familiar(attribution: BoundedAttribution, accepted: int, peer: bytes, local
 
 
 BoundedAttribution.begin = _begin  # type: ignore[method-assign, assignment]
-BoundedAttribution.familiar = _familiar  # type: ignore[method-assign]
+BoundedAttribution.familiar = _familiar  # type: ignore[method-assign, assignment]
 sys.exit(main())
