@@ -158,7 +158,7 @@ class SectionReader:
 
     def _unknown(self, key: str, prefix: str, known: tuple[str, ...]) -> str:
         """Names the nearest key of this section, or the place where a key of that name belongs."""
-        near = difflib.get_close_matches(key, known, n=1)
+        near = sorted(difflib.get_close_matches(key, known), key=lambda one: one[0] != key[0])  # stable
         elsewhere = [doc.key for doc in describe_section(self.default) if doc.key.rpartition(".")[2] == key]
         if elsewhere:
             hint = f"did you mean {quoted(elsewhere[0])}? "

@@ -27,7 +27,10 @@ def test_what_is_left_out_of_a_section_has_its_default() -> None:
         ("cache: never", "mapping"),
         ("cache: {volatile: 10m}", "to 5m"),
         ("cache: {entries: 3}", "16 to 1000000"),
-        ("cache: {credentials: 1h}", "unknown key 'credentials' in 'cache'; allowed is enabled"),
+        (
+            "cache: {credentials: 1h}",
+            "unknown key 'credentials' in 'cache'; did you mean 'pods.credentials'? allowed is enabled",
+        ),
         ("upstream: {deadline: 1s}", "50ms to 999ms"),
         ("limits: {misses: 0/s}", "above zero"),
     ],

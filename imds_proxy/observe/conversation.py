@@ -51,7 +51,7 @@ class Conversation:
     def answered(self, data: bytes) -> list[Exchange]:
         """Bytes of the service; the exchanges that they end."""
         done: list[Exchange] = []
-        if self._answers_lost:
+        if self._answers_lost or not data:  # to h11, nothing is the end of the stream, again and again
             return done
         try:
             self._mirror.receive_data(data)

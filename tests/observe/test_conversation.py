@@ -50,6 +50,14 @@ def test_a_token_put_in_all_its_forms(tail: bytes) -> None:
     assert told(talk.answered(answer(200))) == [("GET", "/latest/meta-data/mac", 200)]
 
 
+def test_no_bytes_are_no_end() -> None:
+    talk = begin()
+    talk.sent(b"")
+    talk.sent(MAC)
+    assert talk.answered(b"") == []
+    assert told(talk.answered(answer(200))) == [("GET", "/latest/meta-data/mac", 200)]
+
+
 def test_what_is_not_answered_is_told_at_the_end() -> None:
     talk = begin()
     talk.sent(MAC)
