@@ -1,5 +1,4 @@
-"""Ten thousand connections of five users, 170 a second, half from processes that are gone in 5 ms: no wrong
-name."""
+"""Ten thousand connections of five users, half from processes that are gone in 5 ms: no wrong name."""
 
 from __future__ import annotations
 
