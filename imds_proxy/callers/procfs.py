@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
@@ -100,6 +101,11 @@ class ProcessView:
         """None when the process is gone."""
         text = self._read("stat", _FILE_LIMIT)
         return parse_stat(text) if text else None
+
+    def leader(self) -> int | None:
+        """The process whose thread this is: its own pid, but /proc/TID is there too, though never listed."""
+        found = re.search(rb"^Tgid:\s*(\d+)$", self._read("status", _FILE_LIMIT) or b"", re.MULTILINE)
+        return int(found[1]) if found else None
 
     def uids(self) -> tuple[int, int, int, int] | None:
         """Real, effective, saved and file system uid, in our user namespace's numbers."""

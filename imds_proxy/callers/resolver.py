@@ -295,10 +295,8 @@ class Resolver:
         found: Captured | None = None
         try:
             if ticket.note is not None:
-                found, born_by = (
-                    captured_by_note(view, ticket.note),
-                    ticket.note.connected * TICKS_PER_SECOND,
-                )
+                found = captured_by_note(view, ticket.note)
+                born_by = ticket.note.connected * TICKS_PER_SECOND
             else:
                 found, born_by = captured_by_socket(view, owner.inode, limit), ticket.accepted_ticks
             # Born after its "own" connection: a reused pid, or an heir.
@@ -306,10 +304,13 @@ class Resolver:
                 found.facts.stat.start_ticks > born_by or not made_the_socket(found.facts, owner, self._tree)
             ):
                 found = None
+            leader = view.leader() if found is not None else pid
+            if leader != pid:
+                found = None
         finally:
             if found is None:
                 view.close()
-        return found
+        return found if leader in (pid, None) else self._capture(leader, ticket, owner, limit)
 
     def _named(self, captured: Captured, ticket: Ticket, owner: SocketOwner) -> Caller:
         # The process may have ended since: what it was has been seen.

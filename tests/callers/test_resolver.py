@@ -153,6 +153,15 @@ def test_of_two_holders_the_newest_is_named_and_both_are_listed(
         os.kill(child, 9)
 
 
+def test_a_program_with_threads_is_named_by_its_process_though_its_threads_are_newer(
+    resolver: Resolver, server: socket.socket, client: Any
+) -> None:
+    client.run("import threading, time; [threading.Thread(target=signal.pause).start() for _ in range(2)]")
+    client.connect(server)
+    ticket = _accepted(resolver, server)
+    assert _pid(resolver.scan(ticket, resolver.capture(ticket))) == client.pid
+
+
 def test_an_heir_born_after_the_connection_is_not_the_caller(
     resolver: Resolver, server: socket.socket, client: Any
 ) -> None:
