@@ -106,6 +106,7 @@ async def daemon(directory: Path, enabled: bool, upstream: str) -> AsyncIterator
         yield made, books
     finally:
         books.close()
+        made.attribution.close()
         made.pool.close()
         log.close()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -100,6 +101,7 @@ def merge(directory: Path) -> Merged:
         child = subprocess.Popen(
             [sys.executable, "-m", "imds_proxy", "report", "--json", str(directory)], stdout=out
         )
+        memory = _watched(child.pid)
         _, status, usage = os.wait4(child.pid, 0)
         seconds = time.monotonic() - begin
         child.returncode = os.waitstatus_to_exitcode(status)
@@ -108,7 +110,19 @@ def merge(directory: Path) -> Merged:
         out.seek(0)
         callers = sum(line.startswith("    {") and '"sessions"' in line for line in out)
     cpu = usage.ru_utime + usage.ru_stime
-    return Merged(callers, seconds, cpu, usage.ru_maxrss / 1024, size)
+    return Merged(callers, seconds, cpu, memory, size)
+
+
+def _watched(pid: int) -> float:
+    """The most memory (MiB) that a child had resident until it ended. Not ru_maxrss: that begins with what
+    its parent had."""
+    most = 0.0
+    while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        status = Path(f"/proc/{pid}/status").read_text()
+        if found := re.search(r"^VmHWM:\s*(\d+) kB$", status, re.MULTILINE):
+            most = int(found[1]) / 1024
+        time.sleep(0.02)
+    return most
 
 
 def main() -> int:

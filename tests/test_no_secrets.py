@@ -126,9 +126,10 @@ def scraped(port: int, path: str) -> bytes:
 
 
 def files(*directories: Path) -> Iterator[tuple[str, bytes]]:
-    """All that can be read; neither what is linked to, nor devices."""
+    """All that can be read; neither what is linked to, nor devices, nor the program's own code."""
     for directory in directories:
-        for place, _, names in os.walk(directory):
+        for place, below, names in os.walk(directory):
+            below[:] = [name for name in below if name != "site-packages"]
             for name in names:
                 path = Path(place, name)
                 try:
