@@ -47,19 +47,24 @@ _MAX_REMEMBERED = 256  # paths of one caller profile
 
 
 class DecisionMemo:
-    """What was decided for callers of one profile: one look-up a request. It is of one policy, bounded,
-    and forgotten when another policy is in force."""
+    """What was decided for callers of one profile: one look-up a request; and which `rules` are for them, so
+    that another path costs those and not all. It is of one policy, bounded, and forgotten when another policy
+    is in force."""
 
-    __slots__ = ("decisions", "policy")
+    __slots__ = ("decisions", "policy", "rules")
 
     def __init__(self) -> None:
         self.policy: Policy | None = None
         self.decisions: dict[tuple[str, Session], Decision] = {}
+        self.rules: tuple[Rule, ...] = ()
 
-    def begin(self, policy: Policy) -> None:
-        """Forgets all, if that was of another policy or is too much."""
-        if self.policy is not policy or len(self.decisions) >= _MAX_REMEMBERED:
+    def begin(self, policy: Policy, caller: Caller) -> None:
+        """Forgets all, if that was of another policy; decisions also when they are too many."""
+        if self.policy is not policy:
             self.policy, self.decisions = policy, {}
+            self.rules = tuple(rule for rule in policy.rules if rule.caller.matches(caller))
+        elif len(self.decisions) >= _MAX_REMEMBERED:
+            self.decisions = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +105,9 @@ class Policy:
         key = (request.target.path, session)
         decision = memo.decisions.get(key) if memo.policy is self else None
         if decision is None:
-            memo.begin(self)
-            decision = memo.decisions[key] = self.of_item(request.target.segments, session, caller)
+            memo.begin(self, caller)
+            rule = next((rule for rule in memo.rules if rule.concerns(request.target.segments)), None)
+            decision = memo.decisions[key] = self._by_rule(rule, request.target.segments, session, caller)
         if bound_elsewhere and decision.refusal is None:
             return Decision(would_refuse=TOKEN_BINDING, rule=decision.rule)
         return decision
@@ -109,6 +115,11 @@ class Policy:
     def of_item(self, segments: tuple[str, ...], session: Session, caller: Caller) -> Decision:
         """Mode, rules and identity for one item (segments in lower case), whatever the request's form."""
         rule = next((rule for rule in self.rules if rule.means(caller, segments)), None)
+        return self._by_rule(rule, segments, session, caller)
+
+    def _by_rule(
+        self, rule: Rule | None, segments: tuple[str, ...], session: Session, caller: Caller
+    ) -> Decision:
         sensitive = self.sensitive.match(segments) is not None
         # The root and a version list what there is, and that is no secret: no pattern could name them.
         versions_only = not segments or (len(segments) == 1 and segments[0] not in self.roots)

@@ -81,8 +81,11 @@ class Rule:
 
     def means(self, caller: Caller, segments: tuple[str, ...]) -> bool:
         """Whether the rule is for this caller and this path (segments in lower case)."""
-        paths = self.paths.allows(segments) if self.allow else self.paths.denies(segments)
-        return paths and self.caller.matches(caller)
+        return self.concerns(segments) and self.caller.matches(caller)
+
+    def concerns(self, segments: tuple[str, ...]) -> bool:
+        """Whether the rule is for this path, whoever calls."""
+        return self.paths.allows(segments) if self.allow else self.paths.denies(segments)
 
     @property
     def refusal(self) -> Refusal:

@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 import math
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol
+from typing import Any, Protocol
 
 from imds_proxy.errors import DEADLINE, Refused
 from imds_proxy.policy.caller import Identity
@@ -115,7 +115,9 @@ class RealTokens:
 class SealedTokens:
     """Tokens minted here. The seal needs the instance id, so the first one waits for the service."""
 
-    def __init__(self, make_seal: Callable[[], Awaitable[Seal]], clock: Callable[[], float]) -> None:
+    def __init__(
+        self, make_seal: Callable[[], Coroutine[Any, Any, Seal]], clock: Callable[[], float]
+    ) -> None:
         self._make_seal, self._clock = make_seal, clock
         self._seal: Seal | None = None
         self._flight: SingleFlight[Seal] = SingleFlight()

@@ -158,16 +158,19 @@ class AnswerCache:
         if cached and (answer := self.fresh(target, self._clock())) is not None:
             return Served(answer)
         self.misses += 1
-        asking = asyncio.get_running_loop().create_task(self._ask(target, item, caller, until, allow))
-        asking.add_done_callback(_look_at)
+        asked = self._ask(target, item, caller, until, allow)
         old = self._store.get(target.key) if cached else None
-        if old is not None and self._is_good(old, tried=True):
+        if old is None or not self._is_good(old, tried=True):
+            answer = await asked
+        else:
+            asking = asyncio.get_running_loop().create_task(asked)
+            asking.add_done_callback(_look_at)
             await asyncio.wait((asking,), timeout=self._patience(old, until))
             if not asking.done() or _is_failure(asking):
                 self._failed[target.key] = self._clock() + _RETRY
                 if (spare := self.spare(target)) is not None:
                     return spare
-        answer = await asking
+            answer = await asking
         if caller != OURS and (stored := self._store.get(target.key)) is not None:
             stored.used_at = self._clock()
         return Served(answer)

@@ -1,11 +1,13 @@
-"""One connection to the real service: a request out, a whole answer in, through h11.
+"""One connection to the real service: a request out, a whole answer in.
 
-Whatever is cut, too large, unasked for or not HTTP ends the connection and never reaches a caller.
+A plain answer that comes in one piece is read as it is, any other by h11. Whatever is cut, too large, unasked
+for or not HTTP ends the connection and never reaches a caller.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -13,10 +15,13 @@ import h11
 
 from imds_proxy.errors import UPSTREAM_BROKEN, UPSTREAM_TOO_LARGE, Refused
 from imds_proxy.protocol.responses import Answer
+from imds_proxy.upstream.plainanswer import MAX_HEAD, Headers, encode_request, plain_answer
 
 # Headers that say something of the item; all others are hop-by-hop or the service's own business.
-_PASSED = frozenset({b"content-type", b"date", b"etag", b"last-modified", b"retry-after", b"server"})
-_MAX_HEAD = 16384  # bytes
+_PASSED = {
+    name: name.title()
+    for name in (b"content-type", b"date", b"etag", b"last-modified", b"retry-after", b"server")
+}
 _MAX_INFORMATIONAL = 4
 
 
@@ -44,7 +49,8 @@ class UpstreamConnection(asyncio.Protocol):
 
     def __init__(self, max_body: int) -> None:
         self._max_body = max_body
-        self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD)
+        self._asked: tuple[str, str, Headers] | None = None
+        self._http: h11.Connection | None = None  # of this exchange, once its answer is not plain
         self._transport: asyncio.Transport | None = None
         self._waiter: asyncio.Future[UpstreamAnswer] | None = None
         self._response: h11.Response | None = None
@@ -59,9 +65,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self.usable = True
 
-    async def exchange(
-        self, method: str, target: str, headers: tuple[tuple[bytes, bytes], ...], timeout: float
-    ) -> UpstreamAnswer:
+    async def exchange(self, method: str, target: str, headers: Headers, timeout: float) -> UpstreamAnswer:
         """Sends one bodyless request and returns the whole answer.
 
         Raises Refused (502) for a broken one, StaleConnection when a reused connection was already
@@ -71,17 +75,20 @@ class UpstreamConnection(asyncio.Protocol):
             raise StaleConnection
         self._response, self._heard, self._informational = None, False, 0
         self._body.clear()
-        self._waiter = asyncio.get_running_loop().create_future()
-        request = h11.Request(method=method, target=target, headers=list(headers))
-        data = self._http.send(request) or b""
-        self._transport.write(data + (self._http.send(h11.EndOfMessage()) or b""))
+        self._asked, self._http = (method, target, headers), None
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[UpstreamAnswer] = loop.create_future()
+        self._waiter = waiter
+        self._transport.write(encode_request(method, target, headers))
+        timer = loop.call_later(timeout, _give_up, waiter)
         try:
-            return await asyncio.wait_for(self._waiter, timeout)
+            return await waiter
         except BaseException:
             self.abort()
             raise
         finally:
-            self._waiter = None
+            timer.cancel()
+            self._waiter = self._asked = self._http = None
             self.exchanges += 1
 
     def abort(self) -> None:
@@ -96,8 +103,12 @@ class UpstreamConnection(asyncio.Protocol):
             # Bytes that nobody asked for would be the next caller's answer.
             self.abort()
             return
+        plain = plain_answer(data) if not self._heard and len(data) <= self._max_body else None
         self._heard = True
-        self._parse(data)
+        if plain is None:
+            self._parse(data)
+        else:
+            self._answer(plain.status, plain.reason, plain.headers, plain.body, framed=True)
 
     def eof_received(self) -> bool:
         """The service will send no more."""
@@ -128,20 +139,32 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _parse(self, data: bytes) -> None:
         try:
-            self._http.receive_data(data)
+            http = self._http = self._http or self._by_h11()
+            http.receive_data(data)
             while True:
-                event = self._http.next_event()
+                event = http.next_event()
                 if event is h11.NEED_DATA or event is h11.PAUSED:
                     return
-                if self._take(event):
+                if isinstance(event, h11.EndOfMessage):
+                    self._finish(http)
                     return
+                self._take(event)
         except h11.RemoteProtocolError as error:
             self._fail(Refused(UPSTREAM_BROKEN, str(error)))
         except Refused as error:
             self._fail(error)
 
-    def _take(self, event: h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]) -> bool:
-        """Takes one event; True when the exchange is over."""
+    def _by_h11(self) -> h11.Connection:
+        """One that believes that it asked what was asked."""
+        if self._asked is None:
+            raise AssertionError("an answer is to something")
+        method, target, headers = self._asked
+        http = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
+        http.send(h11.Request(method=method, target=target, headers=list(headers)))
+        http.send(h11.EndOfMessage())
+        return http
+
+    def _take(self, event: h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]) -> None:
         if isinstance(event, h11.InformationalResponse):
             self._informational += 1
             if event.status_code == 101 or self._informational > _MAX_INFORMATIONAL:
@@ -152,28 +175,34 @@ class UpstreamConnection(asyncio.Protocol):
             self._body += event.data
             if len(self._body) > self._max_body:
                 raise Refused(UPSTREAM_TOO_LARGE)
-        elif isinstance(event, h11.EndOfMessage):
-            self._finish()
-            return True
         elif isinstance(event, h11.ConnectionClosed):
             raise Refused(UPSTREAM_BROKEN, "closed")
-        return False
 
-    def _finish(self) -> None:
+    def _finish(self, http: h11.Connection) -> None:
         response = self._response
-        if response is None or self._waiter is None or self._transport is None:
+        if response is None or self._transport is None:
             raise Refused(UPSTREAM_BROKEN, "no status line")
-        if self._http.trailing_data[0]:
+        if http.trailing_data[0]:
             raise Refused(UPSTREAM_BROKEN, "bytes after the answer")
-        headers = tuple((name.title(), value) for name, value in response.headers if name in _PASSED)
-        by_name = dict(response.headers)
-        framed = b"content-length" in by_name or b"transfer-encoding" in by_name
-        answer = Answer(response.status_code, bytes(response.reason), headers, bytes(self._body), framed)
-        if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
-            self._http.start_next_cycle()
-        else:
+        headers = dict(response.headers)
+        framed = b"content-length" in headers or b"transfer-encoding" in headers
+        if http.our_state is not h11.DONE or http.their_state is not h11.DONE:
             self.usable = False
             self._transport.close()
+        reason = bytes(response.reason)
+        self._answer(response.status_code, reason, tuple(response.headers), bytes(self._body), framed=framed)
+
+    def _answer(self, status: int, reason: bytes, headers: Headers, body: bytes, *, framed: bool) -> None:
+        if self._waiter is None:
+            raise AssertionError("an answer is to something")
+        passed = tuple((_PASSED[name], value) for name, value in headers if name in _PASSED)
+        by_name: Mapping[bytes, bytes] = dict(headers)
+        answer = Answer(status, reason, passed, body, framed)
         self._waiter.set_result(
             UpstreamAnswer(answer, by_name.get(b"location"), by_name.get(b"content-encoding"))
         )
+
+
+def _give_up(waiter: asyncio.Future[UpstreamAnswer]) -> None:
+    if not waiter.done():
+        waiter.set_exception(TimeoutError())

@@ -6,7 +6,7 @@ A waiter that leaves does not cancel the others; an error reaches all and is rem
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Callable, Coroutine, Hashable
 from typing import Any, Generic, TypeVar
 
 from imds_proxy.errors import DEADLINE, Refused
@@ -27,15 +27,11 @@ class SingleFlight(Generic[T]):
     def __contains__(self, key: Hashable) -> bool:
         return key in self._flights
 
-    def join(self, key: Hashable, start: Callable[[], Awaitable[T]]) -> asyncio.Task[T]:
+    def join(self, key: Hashable, start: Callable[[], Coroutine[Any, Any, T]]) -> asyncio.Task[T]:
         """The running task for `key`, started by `start` if there is none."""
         flight = self._flights.get(key)
         if flight is None:
-
-            async def run() -> T:
-                return await start()
-
-            flight = self._flights[key] = asyncio.get_running_loop().create_task(run())
+            flight = self._flights[key] = asyncio.get_running_loop().create_task(start())
             flight.add_done_callback(lambda task: self._land(key, task))
         return flight
 
@@ -57,7 +53,7 @@ class FairFlight(Generic[T]):
         return key in self._flights
 
     async def join(
-        self, key: Hashable, caller: Hashable, until: float, start: Callable[[], Awaitable[T]]
+        self, key: Hashable, caller: Hashable, until: float, start: Callable[[], Coroutine[Any, Any, T]]
     ) -> T:
         """The result of the flight for `key`. Raises Refused(busy) when it did not begin in this caller's
         time, which ends at `until` at the latest, and whatever the flight itself raises."""
@@ -86,8 +82,22 @@ class FairFlight(Generic[T]):
 
 async def wait_until(task: asyncio.Task[T], seconds: float) -> T:
     """The task's result; after `seconds` raises Refused(deadline) while the task goes on."""
-    done, _ = await asyncio.wait((task,), timeout=max(0.0, seconds))
-    if not done:
+    if not task.done():
+        loop = asyncio.get_running_loop()
+        woken: asyncio.Future[None] = loop.create_future()
+
+        def wake(_: object = None) -> None:
+            if not woken.done():
+                woken.set_result(None)
+
+        timer = loop.call_later(max(0.0, seconds), wake)
+        task.add_done_callback(wake)
+        try:
+            await woken
+        finally:
+            timer.cancel()
+            task.remove_done_callback(wake)
+    if not task.done():
         raise Refused(DEADLINE)
     return task.result()
 

@@ -1,0 +1,107 @@
+"""Plain answers and requests: what is read or written without h11 is what h11 reads and writes."""
+
+from __future__ import annotations
+
+import h11
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imds_proxy.upstream.plainanswer import PlainAnswer, encode_request, plain_answer
+
+PLAIN = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nX-A: b c\r\nEmpty:\r\n\r\nabc"
+PIECES = (
+    b"HTTP/1.1 200 OK\r\n",
+    b"HTTP/1.1 404 Not Found\r\n",
+    b"HTTP/1.0 200 OK\r\n",
+    b"HTTP/1.1 204 No Content\r\n",
+    b"HTTP/1.1 100 Continue\r\n",
+    b"HTTP/1.1 200\r\n",
+    b"Content-Length: 3\r\n",
+    b"Content-Length: 03\r\n",
+    b"content-length:3\r\n",
+    b"Content-Length: 3, 3\r\n",
+    b"Content-Length: +3\r\n",
+    b"Content-Length : 3\r\n",
+    b"Transfer-Encoding: chunked\r\n",
+    b"Connection: close\r\n",
+    b"Connection: Keep-Alive\r\n",
+    b"Connection: keep-alive, close\r\n",
+    b"Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n",
+    b"X: \xe4\r\n",
+    b"X:  a\t\r\n",
+    b" folded\r\n",
+    b"X: a\n",
+    b"\r\n",
+    b"abc",
+    b"3\r\nabc\r\n0\r\n\r\n",
+)
+
+
+def asked() -> h11.Connection:
+    http = h11.Connection(h11.CLIENT)
+    http.send(h11.Request(method="GET", target="/latest/", headers=[("Host", "a")]))
+    http.send(h11.EndOfMessage())
+    return http
+
+
+def by_h11(data: bytes) -> PlainAnswer:
+    """What h11 says of an answer that is whole, with nothing after it. Raises RemoteProtocolError."""
+    http = asked()
+    http.receive_data(data)
+    response, body = http.next_event(), b""
+    assert isinstance(response, h11.Response)
+    while isinstance(event := http.next_event(), h11.Data):
+        body += bytes(event.data)
+    assert isinstance(event, h11.EndOfMessage)
+    assert http.trailing_data[0] == b""
+    assert (http.our_state, http.their_state) == (h11.DONE, h11.DONE), "the connection goes on"
+    return PlainAnswer(response.status_code, bytes(response.reason), tuple(response.headers), body)
+
+
+def test_a_plain_answer_is_read_as_h11_reads_it() -> None:
+    assert plain_answer(PLAIN) == by_h11(PLAIN)
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=8).map(b"".join))
+def test_what_is_taken_for_plain_h11_reads_alike(data: bytes) -> None:
+    found = plain_answer(data)
+    assert found is None or found == by_h11(data)
+
+
+@given(st.integers(0, len(PLAIN) - 1), st.binary(max_size=3))
+def test_an_answer_with_other_bytes_in_it_too(at: int, other: bytes) -> None:
+    data = PLAIN[:at] + other + PLAIN[at + len(other) :]
+    found = plain_answer(data)
+    assert found is None or found == by_h11(data)
+
+
+@pytest.mark.parametrize("end", range(len(PLAIN)))
+def test_part_of_an_answer_is_none(end: int) -> None:
+    assert plain_answer(PLAIN[:end]) is None
+
+
+def test_more_than_an_answer_is_none() -> None:
+    assert plain_answer(PLAIN + PLAIN) is None
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT"])
+def test_a_request_is_written_as_h11_writes_it(method: str) -> None:
+    headers = ((b"Host", b"100.100.100.200"), (b"X-aliyun-ecs-metadata-token", b"AB=="))
+    target = "/latest/meta-data/mac?a=b"
+    http = h11.Connection(h11.CLIENT)
+    expected = http.send(h11.Request(method=method, target=target, headers=list(headers)))
+    assert encode_request(method, target, headers) == expected
+
+
+@pytest.mark.parametrize(
+    ("target", "value"),
+    [("/a b", b"x"), ("/a\r\nX: y", b"x"), ("/", b"x\r\nY: z"), ("/", b"x\n"), ("/", b"x\r"), ("/", b"\0")],
+)
+def test_nothing_is_slipped_into_a_request(target: str, value: bytes) -> None:
+    with pytest.raises(ValueError, match="that is none"):
+        encode_request("GET", target, ((b"Host", b"a"), (b"X", value)))
+
+
+def test_a_repr_tells_no_body() -> None:
+    assert "abc" not in repr(plain_answer(PLAIN))
