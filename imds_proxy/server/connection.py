@@ -24,6 +24,7 @@ from imds_proxy.server.shared import Shared
 
 _MAX_BUFFERED = 65536  # bytes of requests that wait for their turn
 _LINGER = 1.0  # seconds for a refused caller to read why
+_AT_A_TURN = 16  # pipelined requests, then other callers have their turn
 _TOUCH = 1.0  # seconds: the order in which idle connections make room is exact to this
 _NONE: Mapping[bytes, Plan] = MappingProxyType({})
 _NO_FAILURE = Failure()
@@ -63,14 +64,14 @@ class CallerConnection(asyncio.Protocol):
         self._task: asyncio.Task[Any] | None = None
         self._current: Request | None = None
         self._blocked = False
-        self._draining = self._ended = self._paused = self._lingering = False
+        self._draining = self._ended = self._paused = self._lingering = self._yielded = False
         self._since = self._arrived = 0.0
         self._epoch = 0
 
     @property
     def idle(self) -> bool:
         """Whether no request is being answered (half a head is no request)."""
-        return self._current is None and not self._blocked
+        return self._current is None and not self._blocked and not self._yielded
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Accepted: looked up before a byte is read, since a caller that exits loses its name."""
@@ -172,7 +173,7 @@ class CallerConnection(asyncio.Protocol):
         self._ended, self._plans = True, _NONE
         if self._current is not None and self._peer is not None:
             self._shared.service.abandoned(self._peer, self._current)
-        return self._current is not None or self._peer is None or self._blocked
+        return self._peer is None or not self.idle
 
     def pause_writing(self) -> None:
         """The caller does not read: nothing more is answered until it does."""
@@ -253,10 +254,16 @@ class CallerConnection(asyncio.Protocol):
     def _advance(self, before: list[bytes] | None = None) -> None:
         """Answers what has come, in one write with `before`, up to what needs waiting."""
         peer, transport = self._peer, self._transport
-        if peer is None or transport is None or self._lingering:
+        if peer is None or transport is None or self._lingering or self._yielded:
             return
         out: list[bytes] = before or []
+        left = _AT_A_TURN
         while not self._blocked:
+            if not left and self._reader.partial:
+                self._yielded = True
+                asyncio.get_running_loop().call_soon(self._go_on)
+                break
+            left -= 1
             try:
                 request = self._reader.next()
             except Refused as error:
@@ -280,8 +287,13 @@ class CallerConnection(asyncio.Protocol):
                 break
         if out:
             transport.write(b"".join(out))
-        if self._current is None:
+        if self._current is None and not self._yielded:
             self._rest()
+
+    def _go_on(self) -> None:
+        self._yielded = False
+        if self._current is None:
+            self._advance()
 
     def _answered(self, request: Request, task: asyncio.Task[Answer]) -> None:
         self._task = self._current = None

@@ -180,6 +180,29 @@ def test_the_caller_at_its_limit_of_connections_loses_its_oldest_idle_one() -> N
     assert conversation(talk, connections_per_caller=1) == b""
 
 
+def test_between_the_requests_of_a_long_pipeline_others_have_their_turn() -> None:
+    relayed = GET.replace(b"\r\n\r\n", b"\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n")  # refused without waiting
+    count = 400
+
+    async def main() -> tuple[int, int]:
+        async with recorded_service() as service, served(service) as (port, _):
+            _, polite = other = await asyncio.open_connection("127.0.0.1", port)
+            flooded, flood = await asyncio.open_connection("127.0.0.1", port)
+            flood.write(b"".join(relayed % b"item-%d" % n for n in range(count)))
+            polite.write(relayed % b"mac")
+            assert (await answer(other[0]))[0] == 403
+            flood.write_eof()
+            soon = (await flooded.read(1 << 20)).count(b"HTTP/1.1 403")
+            late = (await flooded.read()).count(b"HTTP/1.1 403")
+            polite.close()
+            flood.close()
+            return soon, soon + late
+
+    soon, all_of_them = asyncio.run(asyncio.wait_for(main(), 20))
+    assert soon < count / 2
+    assert all_of_them == count, "and all of them are answered"
+
+
 def test_ten_thousand_pipelined_requests_unread_are_bounded_and_others_are_served() -> None:
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, daemon: Daemon) -> int:
         flood = (GET % b"mac") * 10_000

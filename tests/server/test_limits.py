@@ -57,11 +57,13 @@ print(sum(sent), flush=True)
 os._exit(0)
 """
 # One request a second, each on a connection of its own, for an item of its own; prints how long each took.
+# Twenty begin one after the other: at one moment, their own work on the cores they share is what is measured.
 POLITE = """
 import http.client, sys, time, encodings.idna
 port, seconds, name = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 print("ready", flush=True)
 sys.stdin.readline()
+time.sleep(int(name) / 20)
 for number in range(seconds):
     start = time.monotonic()
     wire = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
