@@ -42,6 +42,7 @@ bench: $(VENV)/wheel-installed $(VENV)/bench-peers-installed
 	mkdir -p build
 	set -o pipefail; $(BIN)/python bench/run.py --json build/bench.json --svg build/bench.svg | tee build/bench.md
 	$(BIN)/python bench/memory.py
+	$(BIN)/python bench/model.py build/bench.json | tee build/model.md
 
 $(VENV)/bench-peers-installed: | $(VENV)/created
 	$(PYTHON) -m venv $(VENV)/bench-peers

@@ -19,7 +19,7 @@ from lab import SERVICE, Lab, metadata_lab
 @contextmanager
 def observable_lab() -> Iterator[Lab]:
     """The service takes both modes, and its time (milliseconds), as any that is on a network."""
-    with metadata_lab("--listen", f"{SERVICE}:80", "--latency", "100", "--role", "demo-role") as lab:
+    with metadata_lab("--listen", f"{SERVICE}:80", "--latency", "300", "--role", "demo-role") as lab:
         yield lab
 
 
