@@ -18,7 +18,6 @@ from imds_proxy.callers.capture import (
     captured_by_socket,
 )
 from imds_proxy.callers.cgroupfs import CgroupTree
-from imds_proxy.callers.cgroups import path_membership
 from imds_proxy.callers.connects import ConnectNote, ConnectNotes
 from imds_proxy.callers.familiar import FamiliarByNote, FamiliarBySocket
 from imds_proxy.callers.holders import holders_of, process_caller
@@ -26,23 +25,13 @@ from imds_proxy.callers.hostfiles import HostFiles
 from imds_proxy.callers.lookup import TICKS_PER_SECOND, ConnectionLookup
 from imds_proxy.callers.podnet import PodNetworks
 from imds_proxy.callers.procfs import ProcessView, last_pid, newest_first, pids_newest_first
-from imds_proxy.callers.profile import (
-    MAX_COMM,
-    PodNames,
-    Surroundings,
-    build_caller,
-    identity_of,
-    made_the_socket,
-)
+from imds_proxy.callers.profile import PodNames, Surroundings, build_caller, made_the_socket
 from imds_proxy.callers.recent import Habits, RecentProcesses, SeenProcess, key_of
-from imds_proxy.callers.redact import safe_text
 from imds_proxy.callers.sockdiag import Endpoint, SockDiag, SocketOwner
 from imds_proxy.callers.ticket import Ticket
+from imds_proxy.callers.unseen import unseen_caller
 from imds_proxy.callers.usernames import UserNames
-from imds_proxy.policy.caller import Caller, Identity, Process
-
-# The origin of a caller whose uid is known and whose unit is not: it must never pass as "no unit".
-PID_UNKNOWN = "pid-unknown"
+from imds_proxy.policy.caller import Caller, Identity
 
 _QUICK_DESCRIPTORS = 256  # looked at on the event loop: well under 1 ms
 _SCAN_DESCRIPTORS = 65_536
@@ -188,16 +177,26 @@ class Resolver:
         found = self._named(captured, ticket, owner) if captured else self._found(ticket, owner)
         return _in_its_place(ticket, found, self._around)
 
+    def without_a_look(self, ticket: Ticket, why: str) -> Caller:
+        """What the kernel said at accept is all: there was no time to look at processes."""
+        if ticket.owner is None:
+            return _unresolved(replace(ticket, why=why))
+        owner = _effective(ticket, ticket.owner)
+        return _in_its_place(ticket, self._unseen(ticket, owner, why), self._around)
+
+    def _unseen(self, ticket: Ticket, owner: SocketOwner, why: str) -> Caller:
+        return unseen_caller(owner, ticket.note, self._tree, self._around.names, why)
+
     def _found(self, ticket: Ticket, owner: SocketOwner) -> Caller:
         """The caller, by a look through all processes."""
         deadline = time.monotonic() + _SCAN_SECONDS
         path = self._tree.path_of(owner.cgroup_id) if owner.cgroup_id is not None else None
-        if ticket.note is not None:
-            return self._noted(ticket.note, owner, path)  # it was not to be captured
+        if ticket.note is not None:  # it was not to be captured
+            return self._unseen(ticket, owner, "the process has exited, or runs another program by now")
         hidden = 0
         for pid in self._candidates(owner, path):
             if time.monotonic() > deadline:
-                return self._pid_unknown(owner, path, "the look-up took too long")
+                return self._unseen(ticket, owner, "the look-up took too long")
             try:
                 captured = self._capture(pid, ticket, owner, _SCAN_DESCRIPTORS)
             except PermissionError:
@@ -210,7 +209,7 @@ class Resolver:
         why = "no process holds the socket"
         if hidden:
             why += " that may be looked at (CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH are missing)"
-        return self._pid_unknown(owner, path, why)
+        return self._unseen(ticket, owner, why)
 
     def _noted_again(self, seen: tuple[SeenProcess, ...], note: ConnectNote) -> Caller | None:
         """The caller of before, if the noted process is one that was seen, and is what it was."""
@@ -219,13 +218,6 @@ class Resolver:
                 comm = process.facts.stat.comm
                 return process.caller if note.thread != note.pid or comm == note.comm else None
         return None
-
-    def _noted(self, note: ConnectNote, owner: SocketOwner, path: str | None) -> Caller:
-        """A noted process that has exited, or became another program since: what the kernel noted is all
-        that is known, its pid, its user, its cgroup, and what it called itself."""
-        caller = self._pid_unknown(owner, path, "the process has exited, or runs another program by now")
-        comm, user = safe_text(note.comm, MAX_COMM), self._around.names.name(note.uid)
-        return replace(caller, user=user, process=Process(note.pid, None, comm))
 
     def process(self, pid: int) -> Caller:
         """A process as the caller that it would be, without a connection. Raises OSError."""
@@ -264,21 +256,6 @@ class Resolver:
         with suppress(OSError):
             return os.stat(f"{self._proc_root}/{pid}").st_uid  # noqa: PTH116 - hot in a scan
         return None
-
-    def _pid_unknown(self, owner: SocketOwner, path: str | None, why: str) -> Caller:
-        """A live socket whose process was not found: its uid is a fact, and on v2 hosts so is its cgroup.
-
-        Without a unit or container from there the identity is of its own kind (origin `pid-unknown`, with
-        the cgroup's id where that says anything): it equals no identity of a process that was seen, so it
-        can use nobody's tokens.
-        """
-        membership = path_membership(path) if path is not None else None
-        if membership is not None and (membership.unit or membership.container):
-            return Caller(identity_of(owner, membership), why_unresolved=why)
-        origin = PID_UNKNOWN
-        if owner.cgroup_id is not None and owner.cgroup_id != self._tree.root_id:
-            origin += f"/{owner.cgroup_id}"
-        return Caller(Identity(owner.uid, origin=origin), why_unresolved=why)
 
     def _again(self, process: SeenProcess, owner: SocketOwner) -> Caller | None:
         """The caller of before, if the process that holds the socket is what it was."""
@@ -319,8 +296,7 @@ class Resolver:
             # The kernel notes the real uid; a socket is its process's effective one. Where these differ, the
             # socket tells, and the process is not remembered: it can be now this user, now that.
             known = len(set(view.uids() or ())) == 1
-            alive = ticket.diag.owner(*ticket.ends) if ticket.diag and ticket.ends else None
-            owner = replace(owner, uid=alive.uid) if alive else owner
+            owner = _effective(ticket, owner)
         caller = build_caller(view, captured.facts, captured.cmdline, owner, self._around)
         with suppress(OSError):
             if known:
@@ -338,6 +314,12 @@ def _open_diag() -> SockDiag | None:
 
 def _unresolved(ticket: Ticket) -> Caller:
     return Caller(Identity(None, origin=ticket.origin), why_unresolved=ticket.why)
+
+
+def _effective(ticket: Ticket, owner: SocketOwner) -> SocketOwner:
+    """The owner with the uid that its socket has, where that can still be asked for."""
+    alive = ticket.diag.owner(*ticket.ends) if ticket.diag and ticket.ends else None
+    return replace(owner, uid=alive.uid) if alive else owner
 
 
 def _in_its_place(ticket: Ticket, caller: Caller, around: Surroundings) -> Caller:

@@ -19,7 +19,7 @@ from imds_proxy.callers.resolver import Resolver
 from imds_proxy.callers.sockdiag import Endpoint
 from imds_proxy.callers.ticket import Ticket
 from imds_proxy.errors import SHARED_SOCKET, Refused
-from imds_proxy.policy.caller import Caller, Identity
+from imds_proxy.policy.caller import Caller
 
 _THREADS = 2
 _MAX_WAITING = 512
@@ -75,7 +75,7 @@ class BoundedAttribution:
         if caller is None:
             if self._waiting < _MAX_WAITING:
                 return self._scan(ticket, self._resolver.capture(ticket))
-            caller = self._give_up(ticket, "too many look-ups")
+            caller = self._resolver.without_a_look(ticket, "too many look-ups")
         self.unresolved += caller.why_unresolved is not None
         return caller
 
@@ -136,11 +136,8 @@ class BoundedAttribution:
             else:
                 if job.cancel() and captured is not None:  # it had not begun, so nobody else closes it
                     captured.view.close()
-                caller = self._give_up(ticket, "the look-up took too long")
+                caller = self._resolver.without_a_look(ticket, "the look-up took too long")
         finally:
             self._waiting -= 1
         self.unresolved += caller.why_unresolved is not None
         return caller
-
-    def _give_up(self, ticket: Ticket, why: str) -> Caller:
-        return Caller(Identity(None, origin=ticket.origin), why_unresolved=why)

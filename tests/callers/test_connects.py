@@ -251,6 +251,18 @@ def test_23_what_it_runs_by_exec_after_it_connected_is_not_its_name(
     assert not caller.identity.resolved
 
 
+def test_without_time_for_a_look_the_note_stands(
+    resolver: Resolver, server: socket.socket, client: Any
+) -> None:
+    client.connect(server)
+    accepted, peer = server.accept()
+    with accepted:
+        caller = resolver.without_a_look(resolver.look_up(accepted, peer), "no time")
+    assert caller.process is not None
+    assert (caller.process.pid, caller.process.exe, caller.identity.uid) == (client.pid, None, os.geteuid())
+    assert caller.program.exe == frozenset(), "no rule for a program means it"
+
+
 def test_a_thread_that_calls_itself_something_is_still_of_its_process(
     resolver: Resolver, server: socket.socket, client: Any
 ) -> None:

@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 
-from imds_proxy.callers.resolver import PID_UNKNOWN, Resolver
+from imds_proxy.callers.resolver import Resolver
 from imds_proxy.callers.sockdiag import SocketOwner
 from imds_proxy.callers.ticket import Ticket
+from imds_proxy.callers.unseen import PID_UNKNOWN
 from imds_proxy.policy.caller import Caller, Identity
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -160,6 +161,15 @@ def test_a_program_with_threads_is_named_by_its_process_though_its_threads_are_n
     client.connect(server)
     ticket = _accepted(resolver, server)
     assert _pid(resolver.scan(ticket, resolver.capture(ticket))) == client.pid
+
+
+def test_without_time_for_a_look_what_the_kernel_said_stands(
+    resolver: Resolver, server: socket.socket, client: Any
+) -> None:
+    client.connect(server)
+    caller = resolver.without_a_look(_accepted(resolver, server), "no time")
+    assert (caller.identity.uid, caller.process, caller.why_unresolved) == (os.geteuid(), None, "no time")
+    assert resolver.without_a_look(Ticket(None, "192.0.2.1", 0), "no time").identity.uid is None
 
 
 def test_an_heir_born_after_the_connection_is_not_the_caller(

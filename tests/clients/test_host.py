@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,10 @@ pytestmark = [pytest.mark.clients, pytest.mark.root]
 
 
 @pytest.fixture(scope="module")
-def clients(cache: Path, sdks: Any, tmp_path_factory: pytest.TempPathFactory) -> list[HostClient]:
-    return list(host_clients(cache, tmp_path_factory.mktemp("host"), sdks.node))
+def clients(cache: Path, sdks: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[HostClient]]:
+    directory = tmp_path_factory.mktemp("host")
+    yield list(host_clients(cache, directory, sdks.node))
+    shutil.rmtree(directory)  # cloud-init writes down what it read, credentials too
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -50,6 +51,19 @@ def test_a_new_process_is_found_by_a_scan_and_then_known_at_once(
     again = attribution.begin(accepted, peer)
     assert isinstance(again, Caller)
     assert again.process == first.process
+
+
+def test_a_look_that_takes_too_long_leaves_what_the_kernel_said(
+    attribution: BoundedAttribution,
+    ends: tuple[socket.socket, socket.socket],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Resolver, "scan", lambda *_: time.sleep(0.6))
+    _, accepted = ends
+    caller = name(attribution, accepted, accepted.getpeername())
+    assert (caller.identity.uid, caller.process) == (os.geteuid(), None)
+    assert caller.why_unresolved == "the look-up took too long"
+    assert attribution.unresolved == 1
 
 
 @pytest.mark.parametrize("peer", [None, (), "unix"])
