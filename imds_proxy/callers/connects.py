@@ -59,6 +59,11 @@ class ConnectNotes:
             self.close()
             raise
 
+    @property
+    def map(self) -> int:
+        """The map's descriptor, from which others of this daemon's processes may read too."""
+        return self._open[0]
+
     def close(self) -> None:
         """Lets go of the map, and detaches the programs that were loaded for it."""
         with self._lock:

@@ -92,11 +92,11 @@ class Tally:
             tally = self._callers[key] = CallerTally(caller)
         return tally
 
-    def bump(self, cell: Cell) -> None:
-        """Counts one request."""
+    def bump(self, cell: Cell, count: int = 1) -> None:
+        """Counts one request, or so many."""
         if not cell.count:
             self._touched.append(cell)
-        cell.count += 1
+        cell.count += count
 
     @property
     def counts(self) -> dict[Session, int]:

@@ -10,6 +10,16 @@ from typing import Any
 from imds_proxy.server.log import Log
 
 
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """A loop for a process that says nothing."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop
+
+
 def loop_runner(log: Log) -> Callable[[Coroutine[Any, Any, int]], int]:
     """What runs the daemon to its end; without uvloop asyncio's own loop, said once."""
     try:

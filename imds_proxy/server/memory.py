@@ -5,8 +5,9 @@ Bounded in bytes, for each identity and in all: the unique heads of one caller c
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
+from functools import partial
 
 from cachetools import LRUCache
 
@@ -25,6 +26,12 @@ _SHARE = 8  # one identity has at most an eighth
 # Callers are alike on a connection: what rules and the ledger see of them, the Host values that they may
 # send, and under which naming of callers they were named.
 Kind = tuple[Profile, CallerKey, frozenset[bytes], int]
+
+
+def client_of(caller: Caller) -> Hashable:
+    """The client program: one process where it is known."""
+    process = caller.process
+    return (process.pid, caller.start_ticks) if process else caller.identity
 
 
 @dataclass(slots=True)
@@ -75,7 +82,8 @@ class Remembered:
 
 
 class Memory:
-    """By kind of caller, the least recently seen identity forgotten first."""
+    """By kind of caller, the least recently seen identity forgotten first. `failed` is told of each client's
+    failure (see `client_of`, and seconds, CLOCK_BOOTTIME)."""
 
     def __init__(self, size: int = _SIZE) -> None:
         """`size` in bytes, about."""
@@ -84,6 +92,7 @@ class Memory:
         self.common: dict[bytes, Request] = {}
         self._met: dict[int, tuple[Caller, frozenset[bytes], int, tuple[Remembered, Failure]]] = {}
         self._failures: LRUCache[Hashable, Failure] = LRUCache(_CLIENTS)
+        self.failed: Callable[[Hashable, float], None] | None = None
 
     def of(self, caller: Caller, hosts: frozenset[bytes], epoch: int) -> Remembered:
         """What is remembered for callers like this one, with these Host values, named in this epoch."""
@@ -99,11 +108,11 @@ class Memory:
 
     def failure_of(self, caller: Caller) -> Failure:
         """The last failure of this client program: one process where it is known."""
-        process = caller.process
-        client = (process.pid, caller.start_ticks) if process else caller.identity
+        client = client_of(caller)
         found: Failure | None = self._failures.get(client)
         if found is None:
-            found = self._failures[client] = Failure()
+            told = partial(self.failed, client) if self.failed is not None else None
+            found = self._failures[client] = Failure(told)
         return found
 
     def met(self, caller: Caller, hosts: frozenset[bytes], epoch: int) -> tuple[Remembered, Failure]:
@@ -126,7 +135,7 @@ class Memory:
     def renewed(self) -> Memory:
         """An empty one for other rules of heads; when clients failed is still known."""
         memory = Memory(self._size)
-        memory._failures = self._failures
+        memory._failures, memory.failed = self._failures, self.failed
         return memory
 
     def spent(self, owned: _Owned, cost: int) -> None:

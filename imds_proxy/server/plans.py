@@ -20,16 +20,19 @@ from imds_proxy.protocol.session import FALLBACK_WINDOW
 class Failure:
     """When a client's hardened call failed last (seconds, CLOCK_BOOTTIME), and why: which call (`token:` or
     `hardened:`), then a slug, `status-N` or `left`. A plain GET after it is a fallback. One for each client,
-    shared by its connections."""
+    shared by its connections; `told` is called with each."""
 
-    __slots__ = ("at", "why")
+    __slots__ = ("_told", "at", "why")
 
-    def __init__(self) -> None:
+    def __init__(self, told: Callable[[float], None] | None = None) -> None:
         self.at, self.why = float("-inf"), ""
+        self._told = told
 
     def note(self, now: float, why: str) -> None:
         """It failed."""
         self.at, self.why = now, why
+        if self._told is not None:
+            self._told(now)
 
 
 class Entry(Protocol):

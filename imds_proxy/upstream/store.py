@@ -24,7 +24,7 @@ class Stored:
     """One answer, when it was got, who asked for it first, how it is used. `secret`: it holds credentials.
 
     `until` is for whoever holds on to it: it is fresh before that time, and never again once it is no longer
-    kept.
+    kept. `ended` is called when that changes: it ends before the time that it had.
     """
 
     target: Target
@@ -37,6 +37,7 @@ class Stored:
     hits: int = 0
     used_at: float = -math.inf
     until: float = -math.inf
+    ended: Callable[[], None] | None = field(default=None, repr=False, compare=False)
     _seen_hits: int = -1
     _wires: dict[tuple[bool, bool], bytes] = field(default_factory=dict, repr=False)
 
@@ -100,6 +101,8 @@ class AnswerStore:
 
     def limit(self, stored: Stored, lifetime: Lifetime) -> None:
         """Another lifetime for an answer that is kept."""
+        if stored.ended is not None:
+            stored.ended()
         stored.lifetime, stored.until = lifetime, lifetime.fresh_until
 
     def put(self, key: Hashable, stored: Stored) -> None:
@@ -125,6 +128,8 @@ class AnswerStore:
         if stored is None:
             return
         stored.until = -math.inf
+        if stored.ended is not None:
+            stored.ended()
         self._past_hits += stored.hits
         owned = self._owned[stored.owner]
         del owned[key]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from imds_proxy.ledger.entries import Alike
+from imds_proxy.ledger.entries import Alike, StableCaller
 from imds_proxy.ledger.tally import CallerTally, Cell, Tally, key_of, summary_of
 from imds_proxy.policy.caller import Caller, Identity, Process, Program
 from imds_proxy.protocol.session import Session
@@ -78,3 +78,12 @@ def test_a_caller_that_was_forgotten_loses_no_count() -> None:
         tally.bump(cell(tally.of(caller(number))))
     assert sum(count for _, count in tally.take()) == 1000
     assert len(list(tally.summaries())) <= 10
+
+
+def test_many_may_be_counted_at_once() -> None:
+    tally = Tally()
+    cell = Cell(Alike(StableCaller(uid=1), "legacy", "/mac", "static", "allowed", "", "", ""), Session.LEGACY)
+    tally.bump(cell, 40)
+    tally.bump(cell)
+    assert [count for _, count in tally.take()] == [41]
+    assert tally.counts[Session.LEGACY] == 41

@@ -42,3 +42,43 @@ def test_it_never_gives_more_than_its_burst_and_rate_allow(
 def test_a_clock_that_steps_back_neither_adds_nor_takes_away(burst: int, back: float) -> None:
     bucket = TokenBucket(1, burst, 1000.0)
     assert [bucket.take(1000.0 - back) for _ in range(burst + 1)] == [True] * burst + [False]
+
+
+LENDING = st.lists(
+    st.tuples(st.floats(0, 5), st.sampled_from(("take", "lend", "use", "settle"))), max_size=60
+)
+
+
+@given(rate=st.floats(0.1, 50), burst=st.floats(1, 500), steps=LENDING)
+def test_in_no_time_more_is_used_here_and_there_than_burst_and_rate_allow(
+    rate: float, burst: float, steps: list[tuple[float, str]]
+) -> None:
+    """Whenever what was lent is used, and however late that is said."""
+    bucket, now, held, used = TokenBucket(rate, burst, 0.0), 0.0, 0, 0
+    given: list[tuple[float, int]] = []
+    for step, what in steps:
+        now += step
+        if what == "take":
+            given.append((now, bucket.take(now)))
+        elif what == "lend":
+            held += bucket.lend(64, now)
+            assert held + used <= burst / 4
+        elif what == "use":
+            given.append((now, held))
+            used, held = used + held, 0
+        else:
+            bucket.settle(used + held, held, now)
+            held = used = 0
+        since, total = now, 0
+        for at, count in reversed(given):
+            since, total = at, total + count
+            assert total <= burst + rate * (now - since) + 1e-6
+    bucket.settle(used + held, held, now)
+    assert bucket.level(now + burst / rate + 1) == pytest.approx(burst)
+
+
+def test_little_is_lent_of_little() -> None:
+    bucket = TokenBucket(1, 7, 0.0)
+    assert bucket.lend(64, 0.0) == 0
+    bucket = TokenBucket(1, 80, 0.0)
+    assert [bucket.lend(64, 0.0) for _ in range(4)] == [10, 8, 2, 0]

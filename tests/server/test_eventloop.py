@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from imds_proxy.server.eventloop import loop_runner
+from imds_proxy.server.eventloop import loop_runner, new_event_loop
 from imds_proxy.server.log import Log
 
 
@@ -27,3 +27,13 @@ def test_without_it_asyncio_runs_the_daemon_and_that_is_said(monkeypatch: pytest
     assert loop_runner(log)(kind_of_loop()) == 0
     log.close()
     assert said.getvalue().count("no-uvloop") == 1
+
+
+def test_a_process_that_says_nothing_has_the_same_loop_or_asyncios(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = new_event_loop()
+    assert type(loop).__module__.startswith("uvloop")
+    loop.close()
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+    loop = new_event_loop()
+    assert type(loop).__module__.startswith("asyncio")
+    loop.close()

@@ -154,3 +154,40 @@ def test_a_silent_connection_is_accepted_at_once() -> None:
         return len(guests.peers)
 
     assert asyncio.run(main()) == 1
+
+
+def test_while_it_pauses_others_accept_and_closing_takes_what_is_left() -> None:
+    async def main() -> list[int]:
+        listening, guests, closed = bind(parse_address("127.0.0.1:0"), 1), Guests(), []
+        listener = Listener(listening, guests.welcome, lambda: closed.append(len(guests.peers)))
+        listener.pause(True)
+        listener.pause(True)
+        callers = [socket.create_connection(listening.getsockname()) for _ in range(3)]
+        await asyncio.sleep(0.05)
+        found = [len(guests.peers)]
+        listening.accept()[0].close()
+        listener.pause(False)
+        await until(lambda: len(guests.peers) == 2)
+        listener.pause(True)
+        callers.append(socket.create_connection(listening.getsockname()))
+        listener.close()
+        listener.pause(False)
+        for caller in callers:
+            caller.close()
+        return [*found, len(guests.peers), *closed]
+
+    assert asyncio.run(main()) == [0, 3, 2]
+
+
+def test_a_connection_can_be_given_away() -> None:
+    theirs, ours = socket.socketpair()
+    for named in (False, True):
+        accepted = Accepted(os.dup(ours.fileno()), b"\x02\0" + bytes(14), None)
+        if named:
+            assert accepted.socket.fileno() == accepted.number
+        number = accepted.detach()
+        os.write(number, b".")
+        os.close(number)
+    assert theirs.recv(2) == b".."
+    theirs.close()
+    ours.close()

@@ -8,7 +8,7 @@ from imds_proxy.policy.caller import Caller, Identity, Process, Program
 from imds_proxy.protocol.items import ItemClassifier
 from imds_proxy.protocol.profile import ALIBABA
 from imds_proxy.protocol.request import HeadRules, Request, RequestReader
-from imds_proxy.server.memory import Memory
+from imds_proxy.server.memory import Memory, client_of
 
 HOSTS = frozenset({b"100.100.100.200"})
 A = Caller(Identity(1000, unit="a.service"), process=Process(7, "/usr/bin/a"), start_ticks=1)
@@ -104,3 +104,13 @@ def test_what_h11_said_of_a_head_serves_other_callers_and_a_reload_forgets_it() 
     for number in range(5000):
         other[head(number)] = known
         assert len(memory.common) <= 2048
+
+
+def test_a_failure_is_told_also_after_a_reload() -> None:
+    told: list[tuple[object, float]] = []
+    memory = Memory()
+    memory.failed = lambda client, now: told.append((client, now))
+    memory.failure_of(A).note(5.0, "token:deadline")
+    memory.renewed().failure_of(dataclasses.replace(A, start_ticks=9)).note(6.0, "token:deadline")
+    assert told == [((7, 1), 5.0), ((7, 9), 6.0)]
+    assert client_of(Caller(Identity(None, origin="10.0.0.1"))) == Identity(None, origin="10.0.0.1")

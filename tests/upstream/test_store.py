@@ -110,3 +110,24 @@ def test_the_head_of_an_answer_counts_too() -> None:
     long = stored("a")
     long.answer = plain(200, b"", [(b"Etag", b"x" * 9000)])
     assert long.cost > stored("a").cost + 9000
+
+
+def test_whoever_asked_is_told_when_an_answer_ends_before_its_time() -> None:
+    store, told = AnswerStore(16, 100_000), []
+    for how in ("put", "forget", "limit", "change", "where"):
+        one = stored("k")
+        store.put("k", one)
+        one.ended = lambda how=how: told.append(how)
+        if how == "put":
+            store.put("k", stored("k"))
+        elif how == "forget":
+            store.forget("k")
+        elif how == "limit":
+            store.limit(one, Lifetime(0.5, 0.5))
+            one.ended = None
+        elif how == "change":
+            store.change(0, 0)
+            store.change(16, 100_000)
+        else:
+            store.forget_where(lambda _: True)
+    assert told == ["put", "forget", "limit", "change", "where"]
