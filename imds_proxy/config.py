@@ -142,6 +142,13 @@ class Config:
             Word(get_args(Attribution)), "How callers are named; auto: ebpf where it can be had, else procfs."
         ),
     )
+    workers: int = field(
+        default=1,
+        metadata=key(
+            Count(1, 64),
+            "1: the daemon alone answers; more: so many processes beside it, where one core is not enough.",
+        ),
+    )
     pods: Pods = field(default_factory=Pods)
     limits: Limits = field(default=Limits())
     cache: Cache = field(default=Cache())
@@ -234,6 +241,12 @@ def _conflicts(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
         yield (
             ("limits.target", "limits.head"),
             f"limits.target ({limits.target} bytes) does not fit into limits.head ({limits.head} bytes)",
+        )
+    if config.workers > 1 and (config.pods.networks or config.pods.names != "none"):
+        yield (
+            ("workers", "pods.networks", "pods.names"),
+            f"workers ({config.workers}) cannot name callers in pods yet: with pods.networks or pods.names "
+            "only 1 is allowed",
         )
     yield from rule_conflicts(config.policy)
     yield from intercept_conflicts(config.intercept, config.listen, upstream.address)

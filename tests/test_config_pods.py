@@ -52,3 +52,16 @@ def test_a_node_has_a_name_as_kubernetes_gives_them() -> None:
     assert "is no node" in refused("pods: {node: 'a,metadata.name=b'}")
     assert "true or false" in refused("pods: {networks: perhaps}")
     assert "none | api" in refused("pods: {names: kubelet}")
+
+
+@pytest.mark.parametrize("pods", ["networks: true", "names: api"])
+def test_workers_name_no_callers_in_pods_yet(pods: str) -> None:
+    with pytest.raises(ConfigErrors, match="only 1 is allowed"):
+        parse(f"workers: 2\npods: {{{pods}}}\n", "config.yaml")
+    assert parse(f"workers: 1\npods: {{{pods}}}\n", "config.yaml").workers == 1
+
+
+@pytest.mark.parametrize("count", ["0", "65", "many", "-1"])
+def test_workers_are_1_to_64(count: str) -> None:
+    with pytest.raises(ConfigErrors, match="workers"):
+        parse(f"workers: {count}\n", "config.yaml")

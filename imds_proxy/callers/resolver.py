@@ -59,7 +59,7 @@ class Resolver:
     ) -> None:
         diag = diag if diag is not None else _open_diag()
         self._lookup = ConnectionLookup(diag, notes, networks)
-        self._proc_root, self._networks = proc_root, networks
+        self._proc_root, self._networks, self.notes = proc_root, networks, notes
         self._tree = tree if tree is not None else CgroupTree.find()
         self._around = Surroundings.of_host(UserNames(), HostFiles(), proc_root)
         if pods is not None:

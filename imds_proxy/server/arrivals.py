@@ -16,7 +16,8 @@ from functools import partial
 from typing import Any
 
 from imds_proxy.policy.caller import Caller
-from imds_proxy.server.connection import Arrival, CallerConnection
+from imds_proxy.server.arrival import Arrival, Back
+from imds_proxy.server.connection import CallerConnection
 from imds_proxy.server.listener import Accepted
 from imds_proxy.server.shared import Attribution, Shared
 
@@ -61,6 +62,31 @@ class Arrivals:
                 self._serve(_Guest(accepted, caller, shared))
             else:
                 self._open(accepted, caller, shared.attribution.epoch, b"", shared)
+
+    def adopt(
+        self,
+        accepted: Accepted,
+        caller: Caller,
+        epoch: int,
+        data: bytes,
+        owed: bytes,
+        back: Back | None,
+    ) -> bool:
+        """Goes on with a connection that another process accepted, named and read (see `Arrival`). True:
+        it has its answer, by heart, and rests: who takes it not `back` calls `stay`."""
+        shared = self._shared()
+        guest = _Guest(accepted, caller, shared)
+        guest.epoch = epoch
+        closes = _answered(guest, data) if data and not owed else None
+        if closes is None:
+            self._open(accepted, caller, epoch, data, shared, owed, back)
+        elif closes:
+            accepted.close()
+        return closes is False
+
+    def stay(self, accepted: Accepted, caller: Caller, epoch: int, back: Back) -> None:
+        """Keeps a connection that rests."""
+        self._open(accepted, caller, epoch, b"", self._shared(), b"", back)
 
     def close(self) -> None:
         """From now on all are ordinary connections, also those that wait: a drain knows no others."""
@@ -141,6 +167,8 @@ class Arrivals:
         epoch: int,
         data: bytes,
         shared: Shared,
+        owed: bytes = b"",
+        back: Back | None = None,
     ) -> None:
         try:
             ends = accepted.peername, accepted.own_name
@@ -149,7 +177,7 @@ class Arrivals:
             if not isinstance(caller, Caller):
                 caller.close()
             return
-        arrival = Arrival(caller, epoch, data, ends)
+        arrival = Arrival(caller, epoch, data, ends, owed, back)
         connect = self._loop.connect_accepted_socket(
             partial(CallerConnection, shared, arrival), accepted.socket
         )

@@ -51,6 +51,16 @@ class BoundedAttribution:
         self.unresolved = 0
         self.epoch = 0  # callers that were named in an earlier one are to be named again
 
+    @property
+    def notes(self) -> int | None:
+        """The descriptor of the map of the kernel's notes, where there is one."""
+        return self._resolver.notes.map if self._resolver.notes is not None else None
+
+    @property
+    def watched(self) -> tuple[frozenset[str], bool]:
+        """What `watch` was told last."""
+        return self._watched
+
     def familiar(self, accepted: int, peer: bytes, local: bytes | None) -> Caller | bytes | None:
         """The caller of a connection just accepted, if it was looked at a moment ago; else what `begin` is to
         be given (see `callers.familiar`)."""

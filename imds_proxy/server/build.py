@@ -178,6 +178,7 @@ def needs_restart(old: Config, new: Config) -> list[str]:
         "state",
         "user",
         "attribution",
+        "workers",
         "pods",
         "log",
         "intercept",

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 from typing import Any, cast
@@ -18,6 +17,7 @@ from imds_proxy.errors import HEAD_TIMEOUT, TOO_MANY_CONNECTIONS, Refused
 from imds_proxy.policy.caller import Caller
 from imds_proxy.protocol.request import Request, RequestReader, Signal
 from imds_proxy.protocol.responses import CONTINUE, Answer, refusal_answer
+from imds_proxy.server.arrival import Arrival, Back, detached
 from imds_proxy.server.plans import Failure, Plan
 from imds_proxy.server.service import Peer
 from imds_proxy.server.shared import Shared
@@ -32,17 +32,6 @@ _NO_FAILURE = Failure()
 
 def _nowhere(_: bytes) -> None:
     """Where a connection writes that is not open."""
-
-
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """What is known of a connection before it has a transport: its caller, or a coroutine for it, the epoch
-    of that naming, the first bytes, and its ends: the peer's name and our own."""
-
-    caller: Caller | Coroutine[Any, Any, Caller]
-    epoch: int
-    data: bytes
-    ends: tuple[object, object]
 
 
 class CallerConnection(asyncio.Protocol):
@@ -67,6 +56,7 @@ class CallerConnection(asyncio.Protocol):
         self._draining = self._ended = self._paused = self._lingering = self._yielded = False
         self._since = self._arrived = 0.0
         self._epoch = 0
+        self._back: Back | None = None
 
     @property
     def idle(self) -> bool:
@@ -83,14 +73,17 @@ class CallerConnection(asyncio.Protocol):
             answer = refusal_answer(TOO_MANY_CONNECTIONS)
             self._transport.write(answer.encode(head_only=False, keep_alive=False))
             self._transport.close()
-            self._forget_arrival()
+            if self._arrival is not None:
+                self._arrival.forget()
             return
         arrival, self._arrival = self._arrival, None
         if arrival is None:
             self._ends = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
             self._ask_who(self._transport)
             return
-        self._epoch, self._ends = arrival.epoch, arrival.ends
+        self._epoch, self._ends, self._back = arrival.epoch, arrival.ends, arrival.back
+        if arrival.owed:
+            self._transport.write(arrival.owed)
         self._name(arrival.caller, self._transport.get_extra_info("socket"))
         if arrival.data:
             self.data_received(arrival.data)
@@ -99,10 +92,6 @@ class CallerConnection(asyncio.Protocol):
         self._peer, self._epoch = None, self._shared.attribution.epoch
         accepted = transport.get_extra_info("socket")
         self._name(self._shared.attribution.begin(accepted, self._ends[0]), accepted)
-
-    def _forget_arrival(self) -> None:
-        if self._arrival is not None and not isinstance(self._arrival.caller, Caller):
-            self._arrival.caller.close()
 
     def _name(self, caller: Caller | Coroutine[Any, Any, Caller], accepted: socket.socket) -> None:
         if isinstance(caller, Caller):
@@ -121,17 +110,19 @@ class CallerConnection(asyncio.Protocol):
                 self._since = now
                 self._write(answer)
                 if plan.closes or now >= self._touch_at:
-                    self._answered_by_heart(plan.closes, now)
+                    self._answered_by_heart(plan.closes, now, data)
                 return
         self._received(data)
 
-    def _answered_by_heart(self, closes: bool, now: float) -> None:
+    def _answered_by_heart(self, closes: bool, now: float, head: bytes) -> None:
         if closes:
             self._draining = True
             self._rest()
         else:
             self._touch_at = now + _TOUCH
             self._shared.register.touch(self)
+            if self._back is not None and self._peer is not None:
+                self._back(self, self._peer.caller, head, True)
 
     def _received(self, data: bytes) -> None:
         if self._lingering:
@@ -206,6 +197,16 @@ class CallerConnection(asyncio.Protocol):
         """The caller's end and ours as the event loop has them; None for each where it is closed."""
         get = self._transport.get_extra_info if self._transport else dict[str, object]().get
         return get("peername"), get("sockname")
+
+    def leave(self) -> int | None:
+        """The connection's descriptor for another process, and its end here; None, and no end, unless it
+        rests and all has been sent."""
+        transport = self._transport
+        if transport is None or self._plans is _NONE or transport.get_write_buffer_size():
+            return None
+        self._plans = _NONE
+        self._shared.register.gone(self)
+        return detached(transport)
 
     def drain(self) -> None:
         """The next answer is the last."""
@@ -324,6 +325,8 @@ class CallerConnection(asyncio.Protocol):
         busy = self._blocked or self._reader.partial or self._reader.ended
         if self._peer is not None and not busy and self._epoch == self._shared.attribution.epoch:
             self._plans = self._peer.remembered.plans
+            if self._back is not None and self._reader.known is not None:
+                self._back(self, self._peer.caller, self._reader.known, False)
 
     def _encode(self, request: Request, answer: Answer) -> bytes:
         return answer.encode(head_only=request.method == "HEAD", keep_alive=not self._closes_after(request))

@@ -16,8 +16,8 @@ from imds_proxy.intercept.nftables import NftablesRedirect
 from imds_proxy.intercept.redirect import InterceptError, Plan, Redirect
 from imds_proxy.protocol.profile import PROFILES
 from imds_proxy.server.admin import Command
-from imds_proxy.server.arrivals import Arrivals
 from imds_proxy.server.build import Daemon, boottime
+from imds_proxy.server.doors import Doors
 from imds_proxy.server.interception import House, Interception
 from imds_proxy.server.keeping import RedirectKeeper
 from imds_proxy.server.launch import Launched
@@ -58,39 +58,35 @@ def interception_of(
     config: Config,
     daemon: Daemon,
     launched: Launched,
-    arrivals: Arrivals,
+    doors: Doors,
     log: Log,
     keeper: RedirectKeeper,
 ) -> Interception:
-    """Not up yet. `launched` has the sockets for `intercept.address`; `arrivals` takes calls;
+    """Not up yet. `launched` has the sockets for `intercept.address`; `doors` take calls;
     `keeper` has what an earlier run left."""
 
     def listen(address: Address) -> Listener:
         bound = launched.redirected[address]
         if isinstance(bound, OSError):
             raise bound
-        return Listener(bound.dup(), arrivals.welcome)  # the socket itself is for the next time
+        return doors.open(bound, bound.dup())  # the socket itself is for the next time
 
     def mark(value: int | None) -> None:
         daemon.pool.mark = value
 
     patience = min(config.limits.drain, _LONGEST_DISMISSAL)
-    house = House(
-        listen, mark, partial(_peers, daemon, arrivals), partial(_dismiss, daemon, arrivals, patience)
-    )
+    house = House(listen, mark, partial(_peers, daemon, doors), partial(_dismiss, daemon, doors, patience))
     by_name = methods(partial(keeper.take, "ebpf-"))
     services, kept = services_of(config), launched.low_descriptor
     return Interception(config.intercept, services, by_name, house, log, boottime, descriptor=kept)
 
 
-def past_watch_of(
-    config: Config, daemon: Daemon, arrivals: Arrivals, interception: Interception
-) -> PastWatch:
+def past_watch_of(config: Config, daemon: Daemon, doors: Doors, interception: Interception) -> PastWatch:
     """Looks for who goes past the redirect while it is in force."""
     return PastWatch(
         services_of(config),
         lambda: interception.state == "redirect",
-        partial(_peers, daemon, arrivals),
+        partial(_peers, daemon, doors),
         daemon.attribution.process,
         boottime,
     )
@@ -127,15 +123,15 @@ def _failed(error: InterceptError | OSError) -> dict[str, Any]:
     return {"ok": False, "errors": [str(error)]}
 
 
-def _peers(daemon: Daemon, arrivals: Arrivals) -> set[Address]:
-    ends = [*arrivals.peers(), *(connection.ends[0] for connection in daemon.register)]
+def _peers(daemon: Daemon, doors: Doors) -> set[Address]:
+    ends = [*doors.peers(), *(connection.ends[0] for connection in daemon.register)]
     return {address for end in ends if (address := _address(end))}
 
 
-async def _dismiss(daemon: Daemon, arrivals: Arrivals, seconds: float, hosts: Collection[str]) -> None:
+async def _dismiss(daemon: Daemon, doors: Doors, seconds: float, hosts: Collection[str]) -> None:
     """Connections accepted at these hosts get the answers that they wait for, and end."""
     until = boottime() + seconds
-    await arrivals.settle()
+    await doors.settle()
     for connection in daemon.register:
         if (end := _address(connection.ends[1])) and end.host in hosts:
             connection.drain()

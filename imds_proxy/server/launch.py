@@ -12,6 +12,7 @@ import resource
 import socket
 from collections.abc import MutableMapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from imds_proxy.config import Address, Config
 from imds_proxy.intercept.libnftables import LowDescriptor
@@ -20,6 +21,9 @@ from imds_proxy.server.attribution import look_before_they_leave
 from imds_proxy.server.fdstore import DescriptorStore
 from imds_proxy.server.notify import Notifier, inherited, watchdog_interval
 from imds_proxy.server.privileges import RESERVED, Capability, account_of, drop, hand_over
+
+if TYPE_CHECKING:
+    from imds_proxy.server.crew import Ground
 
 _SPARE_FILES = 2048  # three for each process that is remembered as a caller
 _PR_SET_DUMPABLE = 4
@@ -42,7 +46,8 @@ class CannotStart(Exception):
 @dataclass(frozen=True, slots=True)
 class Launched:
     """What the daemon begins with. `redirected` has a socket, or why there is none, for each
-    `intercept.address`; `watchdog` in seconds; `notices` are to be logged."""
+    `intercept.address`; `watchdog` in seconds; `notices` are to be logged; `ground` is what workers stand on,
+    where there are to be some."""
 
     sockets: list[socket.socket]
     redirected: dict[Address, socket.socket | OSError]
@@ -51,6 +56,7 @@ class Launched:
     notifier: Notifier
     watchdog: float | None
     notices: list[Notice]
+    ground: Ground | None
 
     def release(self) -> None:
         """No other run follows: the sockets stop to listen with this process, and where it served a copy at
@@ -77,7 +83,9 @@ def launch(config: Config, environment: MutableMapping[str, str]) -> Launched:
         raise CannotStart("cannot-listen", str(error)) from None
     _give_up_rights(config, notices)
     _keep_secrets_in_memory()  # after that: another user is another process to the kernel
-    return Launched(sockets, redirected, low_descriptor, store, notifier, watchdog, notices)
+    listening = [*sockets, *(one for one in redirected.values() if isinstance(one, socket.socket))]
+    ground = _ground(config.workers, listening, notices)
+    return Launched(sockets, redirected, low_descriptor, store, notifier, watchdog, notices, ground)
 
 
 def wanted(config: Config) -> frozenset[Capability]:
@@ -118,6 +126,20 @@ def _give_up_rights(config: Config, notices: list[Notice]) -> None:
     except OSError as error:
         why = error.strerror or str(error)
         raise CannotStart("cannot-drop", f"the daemon cannot give up its rights: {why}") from None
+
+
+def _ground(workers: int, listening: list[socket.socket], notices: list[Notice]) -> Ground | None:
+    """It forks, so it is the last of all."""
+    if workers == 1:
+        return None
+    from imds_proxy.server.crew import Ground  # a daemon alone does not load it
+
+    try:
+        return Ground(workers, listening)
+    except OSError as error:
+        why = error.strerror or str(error)
+        notices.append(("no-workers", f"no worker can be begun ({why}): the daemon serves alone"))
+        return None
 
 
 def _keep_secrets_in_memory() -> None:

@@ -16,12 +16,16 @@ _REDIRECTS = {None: "not asked for", True: "in force", False: "DOWN"}
 
 class LiveState:
     """`daemon` and `config` give what is in force now, `redirect` whether traffic is redirected (None: not
-    asked for)."""
+    asked for), `workers` how many of them serve (None: there are to be none)."""
 
     def __init__(
-        self, daemon: Callable[[], Daemon], config: Callable[[], Config], redirect: Callable[[], bool | None]
+        self,
+        daemon: Callable[[], Daemon],
+        config: Callable[[], Config],
+        redirect: Callable[[], bool | None],
+        workers: Callable[[], str | None] = lambda: None,
     ) -> None:
-        self._daemon, self._config, self._redirect = daemon, config, redirect
+        self._daemon, self._config, self._redirect, self._workers = daemon, config, redirect, workers
 
     async def state(self, _: Mapping[str, Any]) -> dict[str, Any]:
         """`facts` are words for people by their names; `ledger` is the file, None where there is none."""
@@ -44,6 +48,7 @@ class LiveState:
                 "credentials expire": f"{when:%Y-%m-%d %H:%M:%S} UTC" if when else "none are kept",
                 "connections": str(now.connections),
                 "unnamed callers": str(now.unresolved),
+                **({"workers": workers} if (workers := self._workers()) is not None else {}),
             },
             "refusals": {slug: count for slug, count in now.refusals.items() if count},
         }

@@ -13,8 +13,13 @@ from imds_proxy.server.log import Log
 _MAX_LOGGED = 20  # errors of one refused file
 
 
+def _nothing() -> None:
+    """Nobody else is to be told."""
+
+
 class Reloader:
-    """Holds the daemon as it is now. `read` reads the configuration again; it may block.
+    """Holds the daemon as it is now. `read` reads the configuration again; it may block. `applied` is called
+    in the same turn in which another one comes into force.
 
     One reload at a time; what is asked for meanwhile comes after it, so the last file written wins.
     """
@@ -22,6 +27,7 @@ class Reloader:
     def __init__(self, daemon: Daemon, config: Config, read: Callable[[], Config], log: Log) -> None:
         self.daemon, self.config = daemon, config
         self._read, self._log = read, log
+        self.applied: Callable[[], None] = _nothing
         self._lock = asyncio.Lock()
 
     async def reload(self) -> dict[str, Any]:
@@ -35,6 +41,7 @@ class Reloader:
             except ValueError as error:
                 return self._refused([str(error)])
             self.daemon = apply(self.daemon, config)
+            self.applied()
             restart = needs_restart(self.config, config)
             self.config = config
             self._log.event(

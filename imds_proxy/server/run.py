@@ -20,10 +20,10 @@ from imds_proxy.intercept.redirect import InterceptError
 from imds_proxy.protocol.profile import ItemClass
 from imds_proxy.protocol.target import canonical_target
 from imds_proxy.server.admin import AdminSocket
-from imds_proxy.server.arrivals import Arrivals
 from imds_proxy.server.bookkeeping import Bookkeeper, open_ledger
 from imds_proxy.server.build import Daemon, boottime, build
 from imds_proxy.server.directprobe import DirectProbe
+from imds_proxy.server.doors import Doors
 from imds_proxy.server.eventloop import loop_runner
 from imds_proxy.server.fleet import keep_asking, open_fleet_port
 from imds_proxy.server.fleetport import FleetPort
@@ -103,10 +103,10 @@ async def _serve(
 
     loop.add_signal_handler(signal.SIGHUP, reload_soon)
 
-    arrivals = Arrivals(lambda: reloader.daemon.shared)
-    listeners = [Listener(wire, arrivals.welcome) for wire in launched.sockets]
+    doors = Doors(reloader, launched.ground, log)
+    listeners = [doors.open(wire, wire) for wire in launched.sockets]
     keeper = RedirectKeeper(launched.store)
-    interception = interception_of(config, daemon, launched, arrivals, log, keeper)
+    interception = interception_of(config, daemon, launched, doors, log, keeper)
     if intercept:
         try:
             await interception.up()
@@ -115,7 +115,7 @@ async def _serve(
             return 1
     keeper.keep(interception.redirect)
     admin = await _open_admin(
-        config, reloader, reload, interception, log
+        config, reloader, reload, interception, doors, log
     )  # before anybody is told it is there
     for listener in listeners:
         host, port = listener.socket.getsockname()[:2]
@@ -129,7 +129,7 @@ async def _serve(
         upstream=str(config.upstream.address),
         host=platform.node(),
     )
-    past = past_watch_of(config, daemon, arrivals, interception)
+    past = past_watch_of(config, daemon, doors, interception)
     books = Bookkeeper(
         daemon.events,
         open_ledger(config, boot_id(), log),
@@ -146,7 +146,8 @@ async def _serve(
     asking = loop.create_task(keep_asking(daemon, config.mode))
     renewing = loop.create_task(interception.watch())
     keeping = loop.create_task(keeper.watch(lambda: interception.redirect))
-    following = [loop.create_task(daemon.pods.run())] if daemon.pods is not None else []
+    following = [loop.create_task(doors.watch())]
+    following += [loop.create_task(daemon.pods.run())] if daemon.pods is not None else []
     await stop.wait()
     supervision.stopping()
     if not succeeded.is_set():
@@ -158,7 +159,7 @@ async def _serve(
         await admin.close()
 
     log.event("draining", "stopping: answering what was asked, accepting nothing new")
-    await _drain(daemon, listeners + interception.listeners, arrivals, config.limits.drain)
+    await _drain(daemon, listeners + interception.listeners, doors, config.limits.drain)
     for task in (probing, sweeping, noting, looking, supervising, asking, renewing, keeping, *following):
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -188,13 +189,15 @@ async def _open_admin(
     reloader: Reloader,
     reload: Callable[[], Coroutine[Any, Any, dict[str, Any]]],
     interception: Interception,
+    doors: Doors,
     log: Log,
 ) -> AdminSocket | None:
     """Without its admin socket the daemon serves all the same, and says so once."""
     shared = reloader.daemon.shared
     watching = Watching(shared.service.cache, shared.rules.classifier, boottime)
     probe = DirectProbe(lambda: reloader.daemon)
-    live = LiveState(lambda: reloader.daemon, lambda: reloader.config, partial(_redirected, interception))
+    redirect = partial(_redirected, interception)
+    live = LiveState(lambda: reloader.daemon, lambda: reloader.config, redirect, lambda: doors.workers)
     commands = {
         "reload": lambda _: reload(),
         "watch": watching.watch,
@@ -231,13 +234,14 @@ def _redirected(interception: Interception) -> bool | None:
     return None if interception.state == "none" else interception.state == "redirect"
 
 
-async def _drain(daemon: Daemon, listeners: list[Listener], arrivals: Arrivals, seconds: float) -> None:
+async def _drain(daemon: Daemon, listeners: list[Listener], doors: Doors, seconds: float) -> None:
     until = boottime() + seconds
     # What callers sent before they could know may lie unread in the kernel: it is accepted, read, answered.
     await asyncio.sleep(_LAST_READ)
+    await doors.leave()
     for listener in listeners:
         listener.close()
-    arrivals.close()
+    doors.close()
     await asyncio.sleep(0)
     for connection in daemon.register:
         connection.drain()
