@@ -6,6 +6,7 @@ import os
 import resource
 import socket
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -20,6 +21,23 @@ def cores() -> tuple[int, int]:
     """The core of the measured server and the core of everything else (the same where there is one)."""
     available = sorted(os.sched_getaffinity(0))
     return available[0], available[-1]
+
+
+def family(pid: int, count: int) -> tuple[int, ...]:
+    """The processes below one, once there are so many. Raises RuntimeError."""
+    for _ in range(500):
+        found, last = [], [pid]
+        while last:
+            last = [int(one) for parent in last for one in _children(parent)]
+            found += last
+        if len(found) == count:
+            return tuple(found)
+        time.sleep(0.01)
+    raise RuntimeError(f"process {pid} has {len(found)} below it, not {count}")
+
+
+def _children(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
 
 
 def cpu_seconds(pids: Sequence[int]) -> float:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from accounting import announced_port, cores, free_ports, started
+from accounting import announced_port, cores, family, free_ports, started
 
 HERE = Path(__file__).parent
 PEERS = HERE.parent / ".venv/bench-peers/bin"  # `make bench` makes it: their packages are not ours
@@ -73,14 +73,16 @@ def imds_proxy(
     rule_count: int = 100,
     cache: bool = True,
     program: Sequence[str] = (),
+    workers: int = 1,
 ) -> Iterator[Target]:
-    """The proxy as users run it: attribution, rules, limits, ledger, metrics are on."""
+    """The proxy as users run it: attribution, rules, limits, ledger, metrics are on. The daemon is the first
+    of its processes."""
     own = ground.directory / f"{name.replace(' ', '-').replace(',', '')}-{attribution}"
     own.mkdir(parents=True, exist_ok=True)
     (metrics,) = free_ports(1)
     config = own / "config.yaml"
     config.write_text(
-        f"state: {own}/state\nuser: root\nattribution: {attribution}\n"
+        f"state: {own}/state\nuser: root\nattribution: {attribution}\nworkers: {workers}\n"
         f"admin: {{socket: {own}/admin, metrics: 127.0.0.1:{metrics}}}\nledger: {{path: {own}/ledger.db}}\n"
         f"limits: {{hits: {_NOISE}, misses: {_NOISE}, upstream: {_NOISE}}}\n"
         f"cache: {{enabled: {str(cache).lower()}, static: 1d, slow: 5m, volatile: 5m, listing: 5m}}\n"
@@ -90,8 +92,10 @@ def imds_proxy(
     command += ["--listen", "127.0.0.1:0", "--upstream", f"127.0.0.1:{ground.upstream}"]
     began = time.monotonic()
     with started(command, cores()[0], ground.log) as process:
-        port = announced_port(process)
-        yield Target(name, port, (process.pid,), time.monotonic() - began)
+        port, ready = announced_port(process), time.monotonic() - began
+        # A nursery, which has one child for each worker.
+        beside = family(process.pid, workers + 1) if workers > 1 else ()
+        yield Target(name, port, (process.pid, *beside), ready)
 
 
 @contextmanager

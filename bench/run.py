@@ -62,6 +62,7 @@ class Run:
             for _ in range(self.repeats):
                 for target in list(targets):
                     calls = peers.upstream_calls(service)
+                    before = cpu_seconds(target.pids[:1]), cpu_seconds(target.pids)
                     try:
                         taken = self._sample(workload, target, self.seconds)
                     except RuntimeError as error:
@@ -73,6 +74,12 @@ class Run:
                     self.samples.setdefault((workload.name, target.name), []).append(taken)
                     calls = peers.upstream_calls(service) - calls
                     self._add(workload.name, target, "upstream_calls", float(calls))
+                    if target.name.startswith(report.PROXY) and len(target.pids) > 1:
+                        own, all_ = (
+                            cpu_seconds(target.pids[:1]) - before[0],
+                            cpu_seconds(target.pids) - before[1],
+                        )
+                        self._add(workload.name, target, "daemon_share", own / all_)
             for target in targets:
                 if target.pids:
                     self._add(workload.name, target, "rss_mib", resident_mib(target.pids))

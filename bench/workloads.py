@@ -25,6 +25,7 @@ _unnamed: Start = partial(
     attribution="procfs",
     program=(str(Path(__file__).with_name("unattributed.py")),),
 )
+_crewed: Start = partial(peers.imds_proxy, name="imds-proxy, 2 workers", workers=2)
 _uncached: Start = partial(peers.imds_proxy, cache=False)
 _MIXED = (_proxy, _cache, peers.haproxy, peers.floor, peers.aiohttp, peers.mitmproxy)
 
@@ -73,6 +74,18 @@ WORKLOADS = {
             "v2: each GET with a PUT of its own before it (the SDKs' habit)",
             Load("pair"),
             (_proxy,),
+        ),
+        Workload(
+            "workers",
+            "cached keep-alive as above, by the daemon alone and by two workers beside it, all on one core",
+            Load(),
+            (_proxy, _crewed),
+        ),
+        Workload(
+            "workers-connect",
+            "the same, one connection for each request",
+            Load("once"),
+            (_proxy, _crewed),
         ),
         Workload(
             "latency",
