@@ -35,6 +35,11 @@ class Conversation:
         self._answers_lost = False
         self.unreadable: Refused | None = None
 
+    @property
+    def waiting(self) -> tuple[Request, ...]:
+        """The requests without an answer."""
+        return tuple(self._waiting)
+
     def sent(self, data: bytes) -> None:
         """Bytes of the client."""
         if self.unreadable is not None:

@@ -118,6 +118,7 @@ class Watcher:
         if task.cancelled() or task.exception() is not None:
             return
         flow.caller = task.result()
+        self._expect(flow)
         told, flow.told = flow.told, []
         self._tell(flow, told)
 
@@ -125,8 +126,24 @@ class Watcher:
         before = flow.conversation.unreadable
         flow.conversation.sent(data)
         error = flow.conversation.unreadable
+        self._expect(flow)
         if error is not None and before is None:
             self._unread(flow, error)
+
+    def _expect(self, flow: _Flow) -> None:
+        """After its answer a process may end at once."""
+        caller = flow.caller
+        if caller is None:
+            return
+        for request in flow.conversation.waiting:
+            session, failure = self._session_of(caller, request)
+            cause = failure.why if session is Session.FALLBACK else ""
+            self._events.expect(caller, session, request.target.path, request.agent, cause)
+
+    def _session_of(self, caller: Caller, request: Request) -> tuple[Session, Failure]:
+        failure = self._failures.setdefault(_client_of(caller), Failure())
+        kind = session_kind(request.is_put, request.token is not None, failure.at, self._clock())
+        return kind, failure
 
     def _unread(self, flow: _Flow, error: Refused) -> None:
         self.unread += 1
@@ -143,9 +160,8 @@ class Watcher:
 
     def _record(self, caller: Caller, exchange: Exchange) -> None:
         self.requests += 1
-        request, now = exchange.request, self._clock()
-        failure = self._failures.setdefault(_client_of(caller), Failure())
-        session = session_kind(request.is_put, request.token is not None, failure.at, now)
+        request = exchange.request
+        session, failure = self._session_of(caller, request)
         decision = self._policy.of_item(request.target.segments, session, caller)
         is_read = session is not Session.TOKEN
         self._events.record(
@@ -162,7 +178,7 @@ class Watcher:
         )
         if exchange.status != 200 and session in (Session.TOKEN, Session.HARDENED):
             why = "left" if exchange.status is None else f"status-{exchange.status}"
-            failure.note(now, f"{session.value}:{why}")
+            failure.note(self._clock(), f"{session.value}:{why}")
 
     def _end(self, key: _Key, flow: _Flow) -> None:
         self._flows.pop(key, None)

@@ -165,6 +165,11 @@ class RequestEvents:
                 served=self.stale,
             )
 
+    def expect(self, caller: Caller, session: Session, path: str, agent: str, cause: str) -> None:
+        """A request was seen and its answer was not yet: its process waits, and can still be looked at."""
+        if self._clients is not None:
+            self._clients.saw(caller, self.tally_of(caller).stable, session, agent, path, cause)
+
     def refused_unread(self, refusal: Refusal, caller: Caller, detail: str) -> None:
         """Counts and logs the refusal of what could not be read as a request."""
         self.refusals[refusal.slug] += 1

@@ -28,6 +28,7 @@ class Books:
     def __init__(self) -> None:
         self.outcomes: list[Outcome] = []
         self.unread: list[str] = []
+        self.expected: list[tuple[Session, str]] = []
 
     def tally_of(self, caller: Caller) -> Any:
         return caller
@@ -35,6 +36,9 @@ class Books:
     def record(self, outcome: Outcome, tally: Any) -> None:
         assert tally is outcome.caller
         self.outcomes.append(outcome)
+
+    def expect(self, caller: Caller, session: Session, path: str, agent: str, cause: str) -> None:
+        self.expected.append((session, path))
 
     def refused_unread(self, refusal: Any, caller: Caller, detail: str) -> None:
         self.unread.append(refusal.slug)
@@ -167,3 +171,31 @@ def test_what_cannot_be_read_is_counted_by_its_reason() -> None:
     wire.client(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n")
     assert wire.watcher.unread == 1
     assert wire.books.unread == ["bad-request"]
+
+
+def test_who_asks_is_looked_at_before_the_answer_since_it_may_end_with_that() -> None:
+    wire = Wire()
+    wire.client(flags=SYN, sequence=0)
+    wire.client(MAC)
+    assert wire.books.expected == [(Session.LEGACY, "/latest/meta-data/mac")]
+    assert wire.books.outcomes == []
+
+
+def test_one_whose_name_takes_its_time_is_looked_at_as_soon_as_it_is_known() -> None:
+    async def main() -> None:
+        known = asyncio.Event()
+
+        async def later() -> Caller:
+            await known.wait()
+            return CALLER
+
+        wire = Wire(lambda client, service: later())
+        wire.client(flags=SYN, sequence=0)
+        wire.client(MAC)
+        assert wire.books.expected == []
+        known.set()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert wire.books.expected == [(Session.LEGACY, "/latest/meta-data/mac")]
+
+    asyncio.run(main())
