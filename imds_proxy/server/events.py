@@ -67,6 +67,8 @@ class RequestEvents:
         self.would_refuse = dict.fromkeys((one.slug for one in REFUSALS if one.status < _OWN_FAILURE), 0)
         self.tally_of, self.bump = tally.of, tally.bump
         self._clients = clients
+        self._expected: LRUCache[bytes, None] = LRUCache(1024)
+        self._held: list[Described] = []
 
     @property
     def counts(self) -> dict[Session, int]:
@@ -97,6 +99,7 @@ class RequestEvents:
         self._tally.bump(cell)
         if new and self._clients is not None and outcome.refusal not in FORM_REFUSALS:
             stable, agent = caller.stable, cell.alike.agent
+            self._expected.pop(stable.key, None)
             self._clients.saw(outcome.caller, stable, outcome.session, agent, outcome.path, outcome.cause)
         if outcome.session not in caller.seen:
             caller.seen.add(outcome.session)
@@ -167,8 +170,12 @@ class RequestEvents:
 
     def expect(self, caller: Caller, session: Session, path: str, agent: str, cause: str) -> None:
         """A request was seen and its answer was not yet: its process waits, and can still be looked at."""
-        if self._clients is not None:
-            self._clients.saw(caller, self.tally_of(caller).stable, session, agent, path, cause)
+        if self._clients is None:
+            return
+        tally = self.tally_of(caller)
+        if not tally.cells:  # what is found out of it waits until the ledger knows it
+            self._expected[tally.stable.key] = None
+        self._clients.saw(caller, tally.stable, session, agent, path, cause)
 
     def refused_unread(self, refusal: Refusal, caller: Caller, detail: str) -> None:
         """Counts and logs the refusal of what could not be read as a request."""
@@ -183,7 +190,9 @@ class RequestEvents:
 
     def described(self) -> list[Described]:
         """What was found out of callers since the last call, for the ledger."""
-        return self._clients.take() if self._clients is not None else []
+        found = [*self._held, *self._clients.take()] if self._clients is not None else []
+        self._held = [one for one in found if one.key in self._expected]
+        return [one for one in found if one.key not in self._expected]
 
     def close(self) -> None:
         """Ends what looks at callers' clients."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
-from typing import Any
+from typing import Any, cast
 
 from imds_proxy.errors import LEGACY_REFUSED, TOKEN_BINDING, UNREACHABLE
+from imds_proxy.ledger.entries import Described, StableCaller
 from imds_proxy.ledger.tally import Tally
 from imds_proxy.policy.caller import Caller, Identity, Process
 from imds_proxy.protocol.session import Session
+from imds_proxy.server.clientdesk import ClientDesk
 from imds_proxy.server.events import Outcome, RequestEvents
 from imds_proxy.server.log import Log
 
@@ -128,3 +130,31 @@ def test_a_caller_that_reads_ever_new_items_is_summed_up_before_one_is_dropped()
     assert sum(line["sessions"].get("legacy", 0) for line in summaries) == 600
     assert len({item for line in summaries for item in line["items"]}) == 600
     assert all(len(line["items"]) <= 64 for line in summaries)
+
+
+class Desk:
+    """Looks at once."""
+
+    def __init__(self) -> None:
+        self.found: list[Described] = []
+
+    def saw(self, caller: Caller, stable: StableCaller, *call: object) -> None:
+        self.found.append(Described(stable.key, None, (), "upgrade", "upgrade", True))
+
+    def take(self) -> list[Described]:
+        found, self.found = self.found, []
+        return found
+
+
+def test_what_is_found_out_before_the_answer_waits_until_the_ledger_knows_the_caller() -> None:
+    log = Log("json", io.StringIO())
+    events = RequestEvents(log, Tally(), lambda: 0.0, cast(ClientDesk, Desk()))
+    events.expect(CRON, Session.LEGACY, "/latest/meta-data/mac", "curl/7", "")
+    assert events.described() == []
+    events.record(outcome(), events.tally_of(CRON))
+    assert events.take()
+    assert {one.advice for one in events.described()} == {"upgrade"}
+    assert events.described() == []
+    events.expect(CRON, Session.LEGACY, "/latest/meta-data/mac", "curl/7", "")
+    assert len(events.described()) == 1, "a caller that is known waits for nothing"
+    log.close()
