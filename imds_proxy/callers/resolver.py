@@ -282,7 +282,7 @@ class Resolver:
             ):
                 found = None
             leader = view.leader() if found is not None else pid
-            if leader != pid:
+            if leader not in (pid, None):  # None: it has ended since, and was what it was
                 found = None
         finally:
             if found is None:

@@ -49,7 +49,7 @@ stage_pure() {
 documents() {
   local root=$1 share=$1/usr/share doc=$1/usr/share/doc/imds-proxy completion=$1/completion shell
   mkdir -p "$share/man/man8" "$doc" "$completion"
-  export PYTHONPATH=$root/usr/lib/imds-proxy/site-packages
+  export PYTHONPATH=$root/usr/lib/imds-proxy/site-packages PYTHONDONTWRITEBYTECODE=1  # it is what is packaged
   "$bin/argparse-manpage" --module imds_proxy.cli --function parser --prog imds-proxy --version "$VERSION" \
     --project-name imds-proxy --description 'upgrade normal-mode calls to the ECS metadata service' \
     --manual-section 8 --manual-title 'System Administration' --format single-commands-section \

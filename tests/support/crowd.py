@@ -15,6 +15,7 @@ from contextlib import suppress
 
 USERS = (5001, 5002, 5003, 5004, 5005)
 LASTING = 5
+PACE = 0.012  # seconds between new processes; see swarm.py
 
 
 def call(port: int, number: int) -> None:
@@ -40,7 +41,7 @@ def main() -> None:
             become(USERS[index])
             for number in numbers:
                 call(port, number)
-                time.sleep(0.01)
+                time.sleep(LASTING * PACE)
             os._exit(0)
         truth += [(number, pid, USERS[index], True) for number in numbers]
     for number in range(short):
@@ -52,7 +53,7 @@ def main() -> None:
                 time.sleep(chance.random() * 0.005)
             os._exit(0)
         truth.append((number, pid, USERS[number % 5], False))
-        time.sleep(0.004)
+        time.sleep(PACE)
         with suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass

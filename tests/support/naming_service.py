@@ -15,6 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+import uvloop
+
 from imds_proxy.callers.resolver import Resolver
 from imds_proxy.config import Config
 from imds_proxy.policy.caller import Caller
@@ -81,4 +83,5 @@ async def main() -> dict[int, dict[str, Any]]:
 
 
 drop(None, wanted(Config()))
+uvloop.install()  # as the daemon does
 Path(os.environ["STATE_DIRECTORY"], "found.json").write_text(json.dumps(asyncio.run(main())))
