@@ -69,7 +69,7 @@ def test_two_thousand_connections_are_named_and_none_wrongly() -> None:
     print(Counter(one["why"] for one in found.values()))
     print(f"unnamed: {missing[True]} of {LONG} lasting, {missing[False]} of {SHORT} short-lived")
     assert missing[True] == 0
-    # Its filter of system calls makes each look longer: 3 to 7 in a hundred of those that exit within 5 ms were
+    # Its filter of system calls makes each look longer: 3 to 7 in a hundred of those that exit in 5 ms were
     # gone, where outside (tests/callers/test_ten_thousand.py) it were two in a thousand.
     assert missing[False] <= (SHORT / 10 if quiet and is_quiet() else SHORT / 2)
 
