@@ -11,12 +11,11 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cachetools import LRUCache
 
 from imds_proxy.callers.script import script_of
-from imds_proxy.clients.advice import Verdict, judge
 from imds_proxy.clients.catalogue import catalogue
 from imds_proxy.clients.evidence import Evidence, shown
 from imds_proxy.clients.naming import Call, Usage
@@ -35,6 +34,9 @@ _SHELLS = ("sh", "bash", "dash", "ash", "zsh", "ksh", "busybox")
 _STARTERS = ("env", "timeout", "nice", "nohup", "setsid", "sudo", "xargs", "flock", "time", "ionice")
 _MAX_AGENT = 160
 _NOT_LOOKED_AT = Evidence(missing="its process could not be looked at")
+
+if TYPE_CHECKING:
+    from imds_proxy.clients.advice import Verdict
 
 Facts = Callable[[Caller], dict[str, Any]]
 """What a log line says of a caller."""
@@ -120,6 +122,8 @@ class ClientDesk:
         command = words[0] if words else None
 
         def work() -> None:
+            from imds_proxy.clients.advice import judge  # no part of the start
+
             if sight is not None:
                 from imds_proxy.clients.look import look  # 2 MiB that only a caller in normal mode costs
 
