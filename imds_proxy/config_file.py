@@ -9,7 +9,7 @@ import os
 import stat
 from pathlib import Path
 
-LARGEST_FILE = 4 * 1024 * 1024
+LARGEST_FILE = 1024 * 1024
 """Bytes; a larger file is refused unread."""
 
 _MOST_SYMLINKS = 40
