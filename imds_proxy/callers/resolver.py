@@ -189,10 +189,10 @@ class Resolver:
 
     def _found(self, ticket: Ticket, owner: SocketOwner) -> Caller:
         """The caller, by a look through all processes."""
-        deadline = time.monotonic() + _SCAN_SECONDS
-        path = self._tree.path_of(owner.cgroup_id) if owner.cgroup_id is not None else None
         if ticket.note is not None:  # it was not to be captured
             return self._unseen(ticket, owner, "the process has exited, or runs another program by now")
+        deadline = time.monotonic() + _SCAN_SECONDS
+        path = self._tree.path_of(owner.cgroup_id) if owner.cgroup_id is not None else None
         hidden = 0
         for pid in self._candidates(owner, path):
             if time.monotonic() > deadline:

@@ -18,7 +18,7 @@ from typing import Any
 from imds_proxy.policy.caller import Caller
 from imds_proxy.server.arrival import Arrival, Back
 from imds_proxy.server.connection import CallerConnection
-from imds_proxy.server.listener import Accepted
+from imds_proxy.server.listener import Accepted, read_now
 from imds_proxy.server.shared import Attribution, Shared
 
 _FIRST = 4096  # bytes of a request; what is known by heart is shorter
@@ -107,13 +107,10 @@ class Arrivals:
 
     def _serve(self, guest: _Guest) -> None:
         accepted = guest.accepted
-        try:
-            data = os.read(accepted.number, _FIRST)
-        except BlockingIOError:
+        data = read_now(accepted.number, _FIRST)
+        if data is None:
             self._keep(guest)
             return
-        except OSError:
-            data = b""
         if not data:
             self._close(accepted)
             return

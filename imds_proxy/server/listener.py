@@ -71,6 +71,16 @@ class Accepted:
             self._socket.close()
 
 
+def read_now(number: int, most: int) -> bytes | None:
+    """What has come on an accepted connection; None where nothing has, no bytes where no more will."""
+    try:
+        return os.read(number, most)
+    except BlockingIOError:
+        return None
+    except OSError:
+        return b""
+
+
 def bind(address: Address, hop_limit: int, *, anywhere: bool = False) -> socket.socket:
     """A socket that listens at an address; `anywhere`: at one that this machine need not have yet.
 

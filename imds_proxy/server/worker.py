@@ -22,7 +22,7 @@ from imds_proxy.server.build import boottime
 from imds_proxy.server.channel import Channel, Message
 from imds_proxy.server.eventloop import new_event_loop
 from imds_proxy.server.learnt import Account, Kind, Knowledge, Lease, Lesson
-from imds_proxy.server.listener import Accepted, Listener
+from imds_proxy.server.listener import Accepted, Listener, read_now
 from imds_proxy.server.memory import client_of
 
 _FIRST = 4096  # bytes of a request; what is known by heart is shorter
@@ -188,13 +188,10 @@ class Worker:
     def _serve(self, guest: _Guest) -> None:
         """The hot path: read, known, may be given, written."""
         number = guest.number
-        try:
-            data = os.read(number, _FIRST)
-        except BlockingIOError:
+        data = read_now(number, _FIRST)
+        if data is None:
             self._keep(guest)
             return
-        except OSError:
-            data = b""
         if not data:
             self._close(guest)
             return

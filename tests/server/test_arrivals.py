@@ -8,7 +8,6 @@ import os
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Coroutine
-from types import SimpleNamespace
 from typing import Any, TypeAlias
 
 import pytest
@@ -18,7 +17,7 @@ from imds_proxy.policy.caller import Caller, Identity, Process
 from imds_proxy.protocol.session import Session
 from imds_proxy.server.arrivals import Arrivals
 from imds_proxy.server.build import Daemon
-from imds_proxy.server.listener import Accepted, Listener, bind
+from imds_proxy.server.listener import Accepted, Listener, bind, read_now
 from recorded import recorded_service
 from served import GET, PUT, KnownCaller, answer, echoing, served
 
@@ -145,11 +144,11 @@ def test_all_of_a_batch_are_named_before_one_is_read(monkeypatch: pytest.MonkeyP
     async def talk(port: int, daemon: Daemon) -> tuple[list[int], list[bytes]]:
         named_when_read: list[int] = []
 
-        def read(number: int, size: int) -> bytes:
+        def read(number: int, most: int) -> bytes | None:
             named_when_read.append(len(attribution.named))
-            return os.read(number, size)
+            return read_now(number, most)
 
-        monkeypatch.setattr("imds_proxy.server.arrivals.os", SimpleNamespace(read=read, write=os.write))
+        monkeypatch.setattr("imds_proxy.server.arrivals.read_now", read)
         listening = socket.create_server(("127.0.0.1", 0))
         callers = [socket.create_connection(listening.getsockname()) for _ in range(3)]
         batch = [just_accepted(listening) for _ in callers]
