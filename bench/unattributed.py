@@ -13,9 +13,7 @@ from imds_proxy.server.attribution import BoundedAttribution
 _SOMEBODY = Caller(Identity(0), process=Process(1))
 
 
-def _begin(
-    attribution: BoundedAttribution, accepted: socket.socket, peer: object, known: bytes | None = None
-) -> Caller:
+def _begin(attribution: BoundedAttribution, accepted: socket.socket, peer: object) -> Caller:
     return _SOMEBODY
 
 

@@ -29,7 +29,8 @@ _INITIAL = {"pid": 0xEFFFFFFC, "user": 0xEFFFFFFD}  # linux/proc_ns.h
 class ConnectNote:
     """The process and thread that connected, at that moment; `connected` in seconds of CLOCK_BOOTTIME.
 
-    Pid and uid are those of the initial namespaces. `comm` is a claim.
+    Pid and uid are those of the initial namespaces. `comm` is a claim. `signature` is all of it but the time,
+    as the kernel has it: see `ConnectNotes.who`.
     """
 
     thread: int
@@ -39,6 +40,7 @@ class ConnectNote:
     cgroup_id: int
     comm: bytes
     connected: float
+    signature: bytes = b""
 
 
 class ConnectNotes:
@@ -77,14 +79,15 @@ class ConnectNotes:
         if value is None:
             return None
         thread, pid, uid, gid, cgroup_id, nanoseconds, _, comm = NOTE.unpack(value)
-        return ConnectNote(thread, pid, uid, gid, cgroup_id, comm.rstrip(b"\0"), nanoseconds / 1e9)
+        comm, at = comm.rstrip(b"\0"), nanoseconds / 1e9
+        return ConnectNote(thread, pid, uid, gid, cgroup_id, comm, at, _signature(value))
 
     def who(self, client: bytes, to: bytes) -> bytes | None:
         """All that a note says but its time, for comparison with another: who connected from `client` to `to`
         (both sockaddr_in, as the kernel has them)."""
         port, to_port = _PORT.unpack_from(client, 2)[0], _PORT.unpack_from(to, 2)[0]
         value = self._value(port, _MAPPED + client[4:8], to_port, _MAPPED + to[4:8])
-        return None if value is None else value[:_TIME] + value[_TIME + 8 :]
+        return None if value is None else _signature(value)
 
     def _value(
         self, port: int, address: bytes, to_port: int, to: bytes, netns: int | None = None
@@ -134,6 +137,10 @@ def note_connects(
             os.close(descriptor)
         raise
     return ConnectNotes(held)
+
+
+def _signature(note: bytes) -> bytes:
+    return note[:_TIME] + note[_TIME + 8 :]
 
 
 def _long(end: Endpoint) -> bytes:

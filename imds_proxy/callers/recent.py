@@ -21,6 +21,7 @@ from imds_proxy.policy.caller import Caller
 TRUST = 0.02  # seconds
 _MAX_PROCESSES = 512  # of all keys; each holds three descriptors
 _MAX_PER_KEY = 8
+_MAX_NOTED = 512
 _MAX_DESCRIPTORS = 24
 
 OwnerKey = tuple[int, int | None]
@@ -125,11 +126,23 @@ class RecentProcesses:
         self._lock = threading.Lock()
         self._count = 0
         self._seen: OrderedDict[OwnerKey, tuple[SeenProcess, ...]] = OrderedDict()
+        self._noted: dict[bytes, SeenProcess] = {}
 
     def of(self, key: OwnerKey) -> tuple[SeenProcess, ...]:
         """The processes remembered for that uid and cgroup, the latest caller first."""
         with self._lock:
             return self._seen.get(key, ())
+
+    def noted(self, signature: bytes) -> SeenProcess | None:
+        """The process that the kernel notes so (see `ConnectNote`)."""
+        return self._noted.get(signature)
+
+    def note(self, signature: bytes, process: SeenProcess) -> None:
+        """The kernel noted this process so."""
+        with self._lock:
+            if len(self._noted) >= _MAX_NOTED:
+                self._noted.clear()
+            self._noted[signature] = process
 
     def remember(self, key: OwnerKey, process: SeenProcess) -> None:
         """Puts a process first, in place of what was known of its pid."""

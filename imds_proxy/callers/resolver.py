@@ -67,7 +67,7 @@ class Resolver:
         self._recent = RecentProcesses()
         self.familiar: FamiliarByNote | FamiliarBySocket | None = None
         if notes is not None:
-            self.familiar = FamiliarByNote(notes)
+            self.familiar = FamiliarByNote(notes, lambda: self._recent)
         elif diag is not None:
             self.familiar = FamiliarBySocket(diag, lambda: self._recent)
 
@@ -78,8 +78,6 @@ class Resolver:
 
     def forget(self) -> None:
         """Processes that were callers are looked at anew."""
-        if self.familiar is not None:
-            self.familiar.forget()
         self._recent = RecentProcesses()
 
     @property
@@ -116,18 +114,19 @@ class Resolver:
         return _in_its_place(ticket, caller, self._around) if caller is not None else None
 
     def _seen(self, ticket: Ticket, owner: SocketOwner, limit: int) -> Caller | None:
-        seen = self._recent.of(key_of(owner))
+        recent = self._recent  # `watch` puts another in its place
+        seen = recent.of(key_of(owner))
         if ticket.note is not None:
-            return self._noted_again(seen, ticket.note)
+            return _noted_again(recent, seen, ticket.note)
         # None that started after its "own" connection.
         seen = tuple(one for one in seen if one.facts.stat.start_ticks <= ticket.accepted_ticks)
         for process in seen:  # first where each had its last sockets
             if process.holding(owner.inode) is not None:
-                return self._again(process, owner)
+                return _again(recent, process, owner)
         for process in seen:
             with suppress(OSError):
                 if process.search(owner.inode, limit // len(seen)) is not None:
-                    return self._again(process, owner)
+                    return _again(recent, process, owner)
         return None
 
     def capture(self, ticket: Ticket) -> Captured | None:
@@ -211,14 +210,6 @@ class Resolver:
             why += " that may be looked at (CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH are missing)"
         return self._unseen(ticket, owner, why)
 
-    def _noted_again(self, seen: tuple[SeenProcess, ...], note: ConnectNote) -> Caller | None:
-        """The caller of before, if the noted process is one that was seen, and is what it was."""
-        for process in seen:
-            if process.pid == note.pid and process.is_the_same():
-                comm = process.facts.stat.comm
-                return process.caller if note.thread != note.pid or comm == note.comm else None
-        return None
-
     def process(self, pid: int) -> Caller:
         """A process as the caller that it would be, without a connection. Raises OSError."""
         return process_caller(pid, self._around)
@@ -257,15 +248,6 @@ class Resolver:
             return os.stat(f"{self._proc_root}/{pid}").st_uid  # noqa: PTH116 - hot in a scan
         return None
 
-    def _again(self, process: SeenProcess, owner: SocketOwner) -> Caller | None:
-        """The caller of before, if the process that holds the socket is what it was."""
-        if not process.is_the_same():
-            self._recent.forget(key_of(owner), process)
-            return None
-        if self._recent.of(key_of(owner))[0] is not process:
-            self._recent.remember(key_of(owner), process)
-        return process.caller
-
     def _capture(self, pid: int, ticket: Ticket, owner: SocketOwner, limit: int) -> Captured | None:
         """The process, if it is the one that made the connection. Raises OSError."""
         view = ProcessView(pid, self._proc_root)
@@ -292,6 +274,7 @@ class Resolver:
     def _named(self, captured: Captured, ticket: Ticket, owner: SocketOwner) -> Caller:
         # The process may have ended since: what it was has been seen.
         view, key, known = captured.view, key_of(owner), True
+        recent = self._recent  # before the surroundings: `watch` changes these first
         if ticket.note is not None:
             # The kernel notes the real uid; a socket is its process's effective one. Where these differ, the
             # socket tells, and the process is not remembered: it can be now this user, now that.
@@ -302,7 +285,9 @@ class Resolver:
             if known:
                 view.keep()
                 seen = SeenProcess(view, captured.facts, caller, Habits(captured.descriptor))
-                self._recent.remember(key, seen)
+                recent.remember(key, seen)
+                if ticket.note is not None:
+                    recent.note(ticket.note.signature, seen)
         return caller
 
 
@@ -310,6 +295,26 @@ def _open_diag() -> SockDiag | None:
     with suppress(OSError):
         return SockDiag()
     return None
+
+
+def _noted_again(recent: RecentProcesses, seen: tuple[SeenProcess, ...], note: ConnectNote) -> Caller | None:
+    """The caller of before, if the noted process is one that was seen, and is what it was."""
+    for process in seen:
+        if process.pid == note.pid and process.is_the_same():
+            if note.thread == note.pid and process.facts.stat.comm != note.comm:
+                return None
+            recent.note(note.signature, process)
+            return process.caller
+    return None
+
+
+def _again(recent: RecentProcesses, process: SeenProcess, owner: SocketOwner) -> Caller | None:
+    """The caller of before, if the process that holds the socket is what it was."""
+    if not process.is_the_same():
+        recent.forget(key_of(owner), process)
+        return None
+    recent.remember(key_of(owner), process)
+    return process.caller
 
 
 def _unresolved(ticket: Ticket) -> Caller:

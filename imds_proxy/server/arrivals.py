@@ -11,14 +11,13 @@ import asyncio
 import os
 import select
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from imds_proxy.policy.caller import Caller
 from imds_proxy.server.arrival import Arrival, Back
 from imds_proxy.server.connection import CallerConnection
-from imds_proxy.server.listener import Accepted, read_now
+from imds_proxy.server.listener import Accepted, read_now, write_last
 from imds_proxy.server.shared import Attribution, Shared
 
 _FIRST = 4096  # bytes of a request; what is known by heart is shorter
@@ -189,9 +188,7 @@ class Arrivals:
 
 def _named(accepted: Accepted, attribution: Attribution) -> Caller | Coroutine[Any, Any, Caller]:
     known = attribution.familiar(accepted.number, accepted.peer, accepted.local)
-    if isinstance(known, Caller):
-        return known
-    return attribution.begin(accepted.socket, accepted.peername, known)
+    return known if known is not None else attribution.begin(accepted.socket, accepted.peername)
 
 
 def _answered(guest: _Guest, data: bytes) -> bool | None:
@@ -211,7 +208,11 @@ def _answered(guest: _Guest, data: bytes) -> bool | None:
     answer = plan.answer(shared.clock(), failure)
     if answer is None:
         return None
-    with suppress(OSError):  # the caller left
-        if os.write(guest.accepted.number, answer) == len(answer):
-            return plan.closes
-    return True
+    number = guest.accepted.number
+    if plan.closes:
+        write_last(number, answer)
+        return True
+    try:
+        return os.write(number, answer) != len(answer)
+    except OSError:  # the caller left
+        return True

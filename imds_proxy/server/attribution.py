@@ -61,27 +61,22 @@ class BoundedAttribution:
         """What `watch` was told last."""
         return self._watched
 
-    def familiar(self, accepted: int, peer: bytes, local: bytes | None) -> Caller | bytes | None:
-        """The caller of a connection just accepted, if it was looked at a moment ago; else what `begin` is to
-        be given (see `callers.familiar`)."""
+    def familiar(self, accepted: int, peer: bytes, local: bytes | None) -> Caller | None:
+        """The caller of a connection just accepted, if it is one that connects again (see
+        `callers.familiar`)."""
         familiar = self._resolver.familiar
         return None if familiar is None else familiar.of(accepted, peer, local)
 
-    def begin(
-        self, accepted: socket.socket, peer: object, known: bytes | None = None
-    ) -> Caller | Coroutine[Any, Any, Caller]:
-        """The caller of a connection just accepted; `peer` is its name, which may be absent; `known` as said
-        by `familiar`."""
-        return self._begin(self._resolver.look_up(accepted, peer if isinstance(peer, tuple) else None), known)
+    def begin(self, accepted: socket.socket, peer: object) -> Caller | Coroutine[Any, Any, Caller]:
+        """The caller of a connection just accepted; `peer` is its name, which may be absent."""
+        return self._begin(self._resolver.look_up(accepted, peer if isinstance(peer, tuple) else None))
 
     def begin_with(self, client: Endpoint, destination: Endpoint) -> Caller | Coroutine[Any, Any, Caller]:
         """The same for a connection between these two, which need not be one of ours."""
-        return self._begin(self._resolver.look_up_ends(client, destination), None)
+        return self._begin(self._resolver.look_up_ends(client, destination))
 
-    def _begin(self, ticket: Ticket, known: bytes | None) -> Caller | Coroutine[Any, Any, Caller]:
+    def _begin(self, ticket: Ticket) -> Caller | Coroutine[Any, Any, Caller]:
         caller = self._resolver.resolve(ticket)
-        if known is not None and caller is not None and ticket.note is not None and self._resolver.familiar:
-            self._resolver.familiar.trust(known, caller)
         if caller is None:
             if self._waiting < _MAX_WAITING:
                 return self._scan(ticket, self._resolver.capture(ticket))

@@ -17,13 +17,10 @@ from imds_proxy.server.service import Service
 class Attribution(Protocol):
     """Names the other end of an accepted connection."""
 
-    def familiar(self, accepted: int, peer: bytes, local: bytes | None) -> Caller | bytes | None:
-        """The caller, where a look at the connection's descriptor and ends (sockaddr) tells; else what
-        `begin` is to be given."""
+    def familiar(self, accepted: int, peer: bytes, local: bytes | None) -> Caller | None:
+        """The caller, where a look at the connection's descriptor and ends (sockaddr) tells."""
 
-    def begin(
-        self, accepted: socket.socket, peer: object, known: bytes | None = None
-    ) -> Caller | Coroutine[Any, Any, Caller]:
+    def begin(self, accepted: socket.socket, peer: object) -> Caller | Coroutine[Any, Any, Caller]:
         """The caller, at once where that is cheap, else a coroutine for it; never raises."""
 
     async def holders(self, accepted: socket.socket, peer: object) -> tuple[Caller, ...]:

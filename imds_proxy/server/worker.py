@@ -22,7 +22,7 @@ from imds_proxy.server.build import boottime
 from imds_proxy.server.channel import Channel, Message
 from imds_proxy.server.eventloop import new_event_loop
 from imds_proxy.server.learnt import Account, Kind, Knowledge, Lease, Lesson
-from imds_proxy.server.listener import Accepted, Listener, read_now
+from imds_proxy.server.listener import Accepted, Listener, read_now, write_last
 from imds_proxy.server.memory import client_of
 
 _FIRST = 4096  # bytes of a request; what is known by heart is shorter
@@ -158,11 +158,7 @@ class Worker:
         if attribution is None:
             raise AssertionError("configured before it listens")
         known = attribution.familiar(accepted.number, accepted.peer, accepted.local)
-        return (
-            known
-            if isinstance(known, Caller)
-            else attribution.begin(accepted.socket, accepted.peername, known)
-        )
+        return known if known is not None else attribution.begin(accepted.socket, accepted.peername)
 
     async def _wait_for(self, accepted: Accepted, naming: Coroutine[Any, Any, Caller], epoch: int) -> None:
         caller = await naming
@@ -200,18 +196,20 @@ class Worker:
             worth = not guest.given or guest.served >= _PATIENCE
             self._hand_over(guest, data, short=learnt is not None and not learnt.lease.left, back=worth)
             return
+        if learnt.lease.left < learnt.lease.low:
+            self._ask_for_more(learnt.lease)
         wire = learnt.lesson.wire
+        if learnt.lesson.closes:
+            write_last(number, wire)
+            self._close(guest)
+            return
         try:
             sent = os.write(number, wire)
         except BlockingIOError:
             sent = 0
         except OSError:  # the caller left, which the next read tells
             sent = len(wire)
-        if learnt.lease.left < learnt.lease.low:
-            self._ask_for_more(learnt.lease)
-        if learnt.lesson.closes:
-            self._close(guest)
-        elif sent < len(wire):  # it does not read: the daemon waits for it
+        if sent < len(wire):  # it does not read: the daemon waits for it
             self._hand_over(guest, b"", owed=wire[sent:])
         else:
             guest.at, guest.touched = now, True

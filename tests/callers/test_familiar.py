@@ -35,13 +35,6 @@ class Notes:
         return self.who_by_port.get(port)
 
 
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def connected() -> Iterator[tuple[socket.socket, socket.socket]]:
     """Both ends of a connection: the caller's, ours."""
@@ -52,33 +45,42 @@ def connected() -> Iterator[tuple[socket.socket, socket.socket]]:
             yield caller, accepted
 
 
-def test_who_was_looked_at_is_trusted_for_a_moment_under_the_same_note(
+class Looked:
+    """A process that was looked at; `same`: whether it is what it was."""
+
+    caller = ALICE
+    same = True
+
+    def is_the_same(self) -> bool:
+        return self.same
+
+
+def test_who_was_looked_at_is_known_again_by_the_same_note_while_it_is_what_it_was(
     connected: tuple[socket.socket, socket.socket],
 ) -> None:
     caller, accepted = connected
-    notes, clock = Notes(), Clock()
-    familiar = FamiliarByNote(notes, clock)  # type: ignore[arg-type]  # a stand-in
+    notes, recent, process = Notes(), RecentProcesses(), Looked()
+    familiar = FamiliarByNote(notes, lambda: recent)  # type: ignore[arg-type]  # a stand-in
     peer = sockaddr(caller.getsockname())
     question = (accepted.fileno(), peer, None)
+    recent.note(b"pid 7 of alice", process)  # type: ignore[arg-type]
     assert familiar.of(*question) is None  # no note
     assert notes.asked == [(peer, sockaddr(accepted.getsockname()))]
     port = caller.getsockname()[1]
     notes.who_by_port[port] = b"pid 7 of alice"
-    assert familiar.of(*question) == b"pid 7 of alice"
-    familiar.trust(b"pid 7 of alice", ALICE)
     assert familiar.of(*question) is ALICE
     notes.who_by_port[port] = b"pid 7 of bob"
-    assert familiar.of(*question) == b"pid 7 of bob"
+    assert familiar.of(*question) is None
     notes.who_by_port[port] = b"pid 7 of alice"
-    clock.now = TRUST
-    assert familiar.of(*question) == b"pid 7 of alice"  # to be looked at again
-    familiar.trust(b"pid 7 of alice", ALICE)
-    familiar.forget()
-    assert familiar.of(*question) == b"pid 7 of alice"
+    process.same = False  # it runs another program
+    assert familiar.of(*question) is None
+    process.same = True
+    recent = RecentProcesses()  # all are to be named anew
+    assert familiar.of(*question) is None
 
 
 def test_of_ipv6_nothing_is_known_here() -> None:
-    familiar = FamiliarByNote(Notes())  # type: ignore[arg-type]
+    familiar = FamiliarByNote(Notes(), RecentProcesses)  # type: ignore[arg-type]
     peer = struct.pack("=H", socket.AF_INET6) + bytes(26)
     assert familiar.of(0, peer, None) is None
     with SockDiag() as diag:

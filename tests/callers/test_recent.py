@@ -103,3 +103,14 @@ def test_one_list_of_a_process_tells_of_all_the_sockets_that_it_held() -> None:
     for one in (*held, other):
         one.close()
     seen.view.close()
+
+
+def test_noted_processes_are_remembered_in_bounds() -> None:
+    recent = RecentProcesses()
+    process = _seen(1)
+    for number in range(512):
+        recent.note(b"%d" % number, process)
+    assert recent.noted(b"0") is process
+    recent.note(b"512", process)
+    assert recent.noted(b"0") is None
+    assert recent.noted(b"512") is process

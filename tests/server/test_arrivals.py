@@ -34,9 +34,7 @@ class Named(KnownCaller):
         self.callers, self.slowly = callers or (ONE,), slowly
         self.named: list[int] = []
 
-    def begin(
-        self, accepted: socket.socket, peer: object, known: bytes | None = None
-    ) -> Caller | Coroutine[Any, Any, Caller]:
+    def begin(self, accepted: socket.socket, peer: object) -> Caller | Coroutine[Any, Any, Caller]:
         self.named.append(accepted.fileno())
         caller = self.callers[(len(self.named) - 1) % len(self.callers)]
 

@@ -19,9 +19,7 @@ from served import GET, PUT, KnownCaller, answer, conversation, served
 class SlowlyKnownCaller(KnownCaller):
     """Attribution that has to look in a thread."""
 
-    def begin(
-        self, accepted: socket.socket, peer: object, known: bytes | None = None
-    ) -> Caller | Coroutine[Any, Any, Caller]:
+    def begin(self, accepted: socket.socket, peer: object) -> Caller | Coroutine[Any, Any, Caller]:
         async def later() -> Caller:
             await asyncio.sleep(0.05)
             return Caller(Identity(1000, unit="test.service"))

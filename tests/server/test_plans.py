@@ -225,9 +225,7 @@ class Turns(KnownCaller):
     def __init__(self, *callers: Caller) -> None:
         self.callers = list(callers)
 
-    def begin(
-        self, accepted: socket.socket, peer: object, known: bytes | None = None
-    ) -> Caller | Coroutine[Any, Any, Caller]:
+    def begin(self, accepted: socket.socket, peer: object) -> Caller | Coroutine[Any, Any, Caller]:
         return self.callers.pop(0)
 
 

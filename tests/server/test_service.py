@@ -29,9 +29,7 @@ class Callers(KnownCaller):
 
     callers: list[Caller]
 
-    def begin(
-        self, accepted: socket.socket, peer: object, known: bytes | None = None
-    ) -> Caller | Coroutine[Any, Any, Caller]:
+    def begin(self, accepted: socket.socket, peer: object) -> Caller | Coroutine[Any, Any, Caller]:
         return self.callers.pop(0) if len(self.callers) > 1 else self.callers[0]
 
 

@@ -48,12 +48,10 @@ class KnownCaller:
     async def holders(self, accepted: socket.socket, peer: object) -> tuple[Caller, ...]:
         return ()
 
-    def familiar(self, accepted: int, peer: bytes, local: bytes | None) -> Caller | bytes | None:
+    def familiar(self, accepted: int, peer: bytes, local: bytes | None) -> Caller | None:
         return None
 
-    def begin(
-        self, accepted: socket.socket, peer: object, known: bytes | None = None
-    ) -> Caller | Coroutine[Any, Any, Caller]:
+    def begin(self, accepted: socket.socket, peer: object) -> Caller | Coroutine[Any, Any, Caller]:
         return Caller(Identity(1000, unit="test.service"), process=Process(7, "/usr/bin/test"))
 
 
