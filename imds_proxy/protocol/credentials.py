@@ -9,12 +9,13 @@ import calendar
 import json
 import re
 from dataclasses import dataclass
-from email.utils import parsedate_tz
 
 _LARGEST = 65536  # bytes; a set is about 0.9 KB (captures)
 _USUAL_LIFE = 21600.0  # seconds (provider's sample and captures)
 _LARGEST_TREE = 1_048_576  # bytes; the JSON of all items is tens of KB
 _SECRETS = ("AccessKeySecret", "SecurityToken")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_DATE = re.compile(rb"[A-Z][a-z]{2}, (\d\d) ([A-Z][a-z]{2}) (\d{4}) (\d\d):(\d\d):(\d\d) GMT")
 _TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.\d{1,9})?Z", re.ASCII)
 
 
@@ -64,12 +65,13 @@ def sets_within(body: bytes) -> tuple[CredentialTimes, ...] | None:
 
 
 def http_date(value: bytes) -> float | None:
-    """A Date header (RFC 9110, 5.6.7) as Unix seconds; None where it is none."""
-    try:
-        found = parsedate_tz(value.decode("ascii"))
-        return None if found is None else calendar.timegm((*found[:6], 0, 0, 0)) - (found[9] or 0)
-    except (ValueError, OverflowError, TypeError):
+    """A Date header as Unix seconds; None where it is none. It has the one form in which dates may be sent
+    (RFC 9110, 5.6.7); the two of before 1995 are not read."""
+    match = _DATE.fullmatch(value)
+    if match is None or (name := match[2].decode("ascii")) not in _MONTHS:
         return None
+    day, year, hour, minute, second = (int(match[part]) for part in (1, 3, 4, 5, 6))
+    return _instant(year, _MONTHS.index(name) + 1, day, hour, minute, second)
 
 
 def _times(found: dict[str, object]) -> CredentialTimes | None:
@@ -86,7 +88,11 @@ def _seconds(text: object) -> float | None:
     match = _TIME.fullmatch(text) if isinstance(text, str) else None
     if match is None:
         return None
-    year, month, day, hour, minute, second = (int(part) for part in match.groups())
+    return _instant(*(int(part) for part in match.groups()))
+
+
+def _instant(year: int, month: int, day: int, hour: int, minute: int, second: int) -> float | None:
+    """Unix seconds; None for what is no time of a day of the month."""
     if not (
         year >= 1970 and 1 <= month <= 12 and 1 <= day <= 31 and hour < 24 and minute < 60 and second < 61
     ):

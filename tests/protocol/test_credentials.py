@@ -68,7 +68,18 @@ def test_a_date_is_read_as_it_was_written(seconds: int) -> None:
     assert http_date(written) == seconds == calendar.timegm(time.gmtime(seconds))
 
 
-@pytest.mark.parametrize("value", [b"", b"soon", b"Tue, 99 Foo 2025 10:00:00 GMT", b"\xff"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"",
+        b"soon",
+        b"Tue, 99 Foo 2025 10:00:00 GMT",
+        b"Tue, 14 Jan 2025 25:00:00 GMT",
+        b"Tue, 14 Jan 2025 10:00:00 +0800",
+        b"Tuesday, 14-Jan-25 10:00:00 GMT",
+        b"\xff",
+    ],
+)
 def test_what_is_no_date_is_none(value: bytes) -> None:
     assert http_date(value) is None
 
