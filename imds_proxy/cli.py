@@ -16,10 +16,12 @@ OK, FAILED, USAGE, CONFIGURATION_REFUSED = 0, 1, 2, 78
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; the exit code is 0 ok, 1 failed, 2 wrong usage, 78 configuration refused."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    args = parser(arguments[0] if arguments else "").parse_args(arguments)
-    command: Callable[[argparse.Namespace], int] = args.command
+    command = arguments[0] if arguments else ""
+    # Each parser takes time: only that of the command, where one is named; else none has options yet.
+    args = _parser([command] if command in _COMMANDS else list(_COMMANDS), [command]).parse_args(arguments)
+    run: Callable[[argparse.Namespace], int] = args.command
     try:
-        return command(args)
+        return run(args)
     except KeyboardInterrupt:
         return FAILED
     except BrokenPipeError:
@@ -27,17 +29,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         return FAILED
 
 
-def parser(command: str | None = None) -> argparse.ArgumentParser:
-    """All commands, with the options of `command` from its room (None: of each, for the manual)."""
+def parser() -> argparse.ArgumentParser:
+    """All commands with all their options, for the manual."""
+    return _parser(list(_COMMANDS), list(_COMMANDS))
+
+
+def _parser(names: Sequence[str], with_options: Sequence[str]) -> argparse.ArgumentParser:
+    """These commands; those `with_options` have them from their rooms."""
     top = argparse.ArgumentParser(
         prog="imds-proxy",
         description="Upgrades normal-mode calls to the ECS metadata service to its security-hardened mode.",
     )
     top.add_argument("--version", action="version", version=f"imds-proxy {__version__}")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
-    for name, (help_text, add_arguments, run) in _COMMANDS.items():
+    for name in names:
+        help_text, add_arguments, run = _COMMANDS[name]
         sub = commands.add_parser(name, help=help_text, description=help_text)
-        if command in (None, name):
+        if name in with_options:
             add_arguments(sub)
         sub.set_defaults(command=run)
     return top

@@ -6,7 +6,6 @@ Knows the form only: whether there is such a user is seen when the daemon starts
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from imds_proxy.config_values import quoted
 
@@ -15,7 +14,6 @@ _NUMBER = re.compile(r"0|[1-9][0-9]{0,9}", re.ASCII)
 _LARGEST = 2**32 - 2  # the one above means "no user" to the kernel
 
 
-@dataclass(frozen=True, slots=True)
 class UserName:
     """A user's name or number, or `auto`; kept as text."""
 

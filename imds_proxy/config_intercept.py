@@ -18,7 +18,6 @@ OnFailure = Literal["open", "closed"]
 _INTERFACE = re.compile(r"\*|[A-Za-z0-9_.@-]{1,14}\*|[A-Za-z0-9_.@-]{1,15}", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
 class InterfaceName:
     """The name of a network interface, or how names begin."""
 

@@ -18,7 +18,6 @@ _FROM_ENVIRONMENT = "auto"
 _NODE = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
 class NodeName:
     """What Kubernetes calls this machine."""
 

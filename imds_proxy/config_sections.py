@@ -130,7 +130,6 @@ def _runtime_directory() -> Path:
     return Path(os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0] or "/run/imds-proxy")
 
 
-@dataclass(frozen=True, slots=True)
 class OptionalPort:
     """An `Address` to listen at, or `off`: None."""
 

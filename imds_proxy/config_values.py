@@ -257,7 +257,6 @@ class SocketAddress:
         return str(value)
 
 
-@dataclass(frozen=True, slots=True)
 class HostValue:
     """A value of the Host header, in lower case: a name or an IP address, with a port or without."""
 
@@ -288,7 +287,6 @@ class HostValue:
         return str(value)
 
 
-@dataclass(frozen=True, slots=True)
 class ItemPattern:
     """A pattern over item paths, below any version: `a/b`, `a/*/c`, `a/**`."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import platform
 import resource
 import socket
 import struct
@@ -63,9 +62,10 @@ class Bpf:
     """The system call. Raises OSError, with the verifier's last words where it has any."""
 
     def __init__(self) -> None:
-        self._number = _SYSCALL.get(platform.machine())
+        machine = os.uname().machine
+        self._number = _SYSCALL.get(machine)
         if self._number is None:
-            raise OSError(errno.ENOSYS, f"bpf(2) has no known number on {platform.machine()}")
+            raise OSError(errno.ENOSYS, f"bpf(2) has no known number on {machine}")
         self._library = ctypes.CDLL(None, use_errno=True)
 
     def map(self, shape: MapShape) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import platform
+import socket
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from typing import Any
@@ -36,7 +36,7 @@ class LiveState:
         when = datetime.fromtimestamp(expiry, timezone.utc) if expiry is not None else None
         return {
             "ok": True,
-            "host": platform.node(),
+            "host": socket.gethostname(),
             "ledger": str(config.ledger.below(config.state)) if config.ledger.enabled else None,
             "facts": {
                 "mode": config.mode,

@@ -11,6 +11,7 @@ import os
 import pwd
 import struct
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 RESERVED = "imds-proxy"
@@ -145,6 +146,7 @@ def _prctl(option: int, value: int) -> None:
         raise _error()
 
 
+@cache
 def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import platform
 import signal
+import socket
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
@@ -127,7 +127,7 @@ async def _serve(
         "serving",
         mode=config.mode,
         upstream=str(config.upstream.address),
-        host=platform.node(),
+        host=socket.gethostname(),
     )
     past = past_watch_of(config, daemon, doors, interception)
     books = Bookkeeper(

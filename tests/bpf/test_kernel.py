@@ -6,6 +6,7 @@ import ctypes
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -32,7 +33,7 @@ def kept() -> Iterator[Callable[[int], int]]:
 
 
 def test_an_unknown_machine_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("platform.machine", lambda: "vax")
+    monkeypatch.setattr("os.uname", lambda: SimpleNamespace(machine="vax"))
     with pytest.raises(OSError, match="vax"):
         Bpf()
 
