@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from imds_proxy.cli import main
+
 
 def imds_proxy(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -45,10 +47,49 @@ def test_a_good_configuration_is_exit_code_0(tmp_path: Path) -> None:
     assert imds_proxy("check", "-c", str(config)).returncode == 0
 
 
-def test_starting_up_imports_neither_the_emulator_nor_the_demo() -> None:
-    code = (
-        "import sys, imds_proxy.server.run\n"
-        "print([n for n in sys.modules if n.startswith(('imds_proxy.emulator', 'imds_proxy.demo'))])"
-    )
+# Callers wait while the daemon starts: each of these is imported where it is first used.
+NO_PART_OF_A_START = {
+    "other commands": ("imds_proxy.emulator", "imds_proxy.demo", "imds_proxy.doctor", "imds_proxy.control"),
+    "what names clients": (
+        "imds_proxy.clients.advice",
+        "imds_proxy.clients.catalogue",
+        "imds_proxy.clients.look",
+        "imds_proxy.clients.naming",
+    ),
+    "pods": ("imds_proxy.kubernetes",),
+    "workers": ("imds_proxy.server.crew", "imds_proxy.server.worker", "multiprocessing"),
+    "the second way to redirect": ("imds_proxy.intercept.ebpf", "imds_proxy.intercept.rewriting"),
+    "numbers for monitoring": ("prometheus_client",),
+    "dear parts of the standard library": ("email", "platform", "http.client"),
+}
+
+
+@pytest.fixture(scope="module")
+def imported_at_a_start() -> list[str]:
+    code = "import sys, imds_proxy.cli, imds_proxy.config, imds_proxy.server.run; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.stdout == "[]\n"
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize("rooms", NO_PART_OF_A_START.values(), ids=NO_PART_OF_A_START)
+def test_a_start_does_not_wait_for(rooms: tuple[str, ...], imported_at_a_start: list[str]) -> None:
+    assert "imds_proxy.server.run" in imported_at_a_start
+    needless = [
+        one for one in imported_at_a_start if f"{one}.".startswith(tuple(f"{room}." for room in rooms))
+    ]
+    assert not needless
+
+
+def test_an_unknown_option_is_said_with_the_usage_of_the_program(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["run", "--no-such-option"])
+    assert "usage: imds-proxy [-h] [--version] COMMAND" in capsys.readouterr().err
+
+
+def test_without_a_command_all_are_known(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ([], ["dance"], ["--help"]):
+        with pytest.raises(SystemExit):
+            main(words)
+    said = capsys.readouterr()
+    assert "'demo'" in said.err
+    assert "an ECS metadata service for trials" in said.out

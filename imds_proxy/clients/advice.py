@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from imds_proxy.clients.catalogue import Catalogue, Tool, path_shape
+from imds_proxy.clients.catalogue import Catalogue, Tool
 from imds_proxy.clients.evidence import Evidence
 from imds_proxy.clients.findings import Finding
-from imds_proxy.clients.naming import Call, Named, Naming, Usage, is_command, name_clients
+from imds_proxy.clients.naming import Named, Naming, is_command, name_clients
 from imds_proxy.clients.replacement import curl_lines
 from imds_proxy.clients.switches import proxy_findings, switch_findings
+from imds_proxy.clients.usage import Call, Usage, path_shape
 from imds_proxy.errors import REFUSALS
 from imds_proxy.protocol.session import Session
 

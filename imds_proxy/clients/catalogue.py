@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import yaml
 
+from imds_proxy.clients.usage import path_shape
 from imds_proxy.clients.versions import Version
 
 KINDS = ("credentials", "metadata", "boot")
@@ -193,17 +194,6 @@ def parse_catalogue(document: Any) -> Catalogue:
             for name in value if isinstance(value, tuple) else ():
                 names[name] = (*names.get(name, ()), tool)
     return Catalogue(tools, by)
-
-
-def path_shape(path: str) -> str | None:
-    """How a canonical path is named in `requests`; None for what is no meta-data."""
-    segments = path.strip("/").split("/")[1:]
-    if not segments or segments[0].lower() != "meta-data":
-        return None
-    if [one.lower() for one in segments[1:3]] != ["ram", "security-credentials"]:
-        return "item"
-    spelt = "Ram/" if segments[1] == "Ram" else ""
-    return f"{spelt}role" if len(segments) > 3 else f"{spelt}roles"
 
 
 @lru_cache(maxsize=64)

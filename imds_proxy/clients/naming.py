@@ -11,40 +11,14 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from imds_proxy.clients.catalogue import Catalogue, Tool, path_shape
+from imds_proxy.clients.catalogue import Catalogue, Tool
 from imds_proxy.clients.evidence import Evidence, Found
+from imds_proxy.clients.usage import Call, Usage
 from imds_proxy.clients.versions import Version
 from imds_proxy.protocol.session import Session
 
 _PRODUCTS = ("go_main", "program", "script", "image")
 _PRODUCT_TOKEN = re.compile(r"([A-Za-z][A-Za-z0-9_.-]{0,39})(?:/([0-9A-Za-z.+~_-]{1,40}))?(?![^ ])")
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One kind of request: its User-Agent (None: it has none), canonical path, session, and for a fallback
-    why the call with a token had failed (`token:` or `hardened:`, then a slug, `status-N` or `left`)."""
-
-    agent: str | None
-    path: str
-    session: Session
-    cause: str = ""
-
-    @property
-    def lists_roles(self) -> bool:
-        """Whether it asks for the list of roles."""
-        return path_shape(self.path) in ("roles", "Ram/roles")
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """What is known of a caller beside its files: its kinds of calls, executable, script, and the script of
-    the shell that started it."""
-
-    calls: tuple[Call, ...]
-    executable: str | None = None
-    script: str | None = None
-    shell_script: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

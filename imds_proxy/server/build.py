@@ -11,11 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from imds_proxy import __version__
 from imds_proxy.config import Config
 from imds_proxy.errors import UPSTREAM_BROKEN, Refused
-from imds_proxy.kubernetes.watch import PodWatch
 from imds_proxy.ledger.tally import Tally
 from imds_proxy.policy.decision import Policy
 from imds_proxy.policy.freshness import Freshness
@@ -47,6 +47,9 @@ from imds_proxy.upstream.probe import ServiceProbe
 from imds_proxy.upstream.reader import ServiceReader
 from imds_proxy.upstream.tokens import TokenIssuer, TokenKeeper, TokenService
 from imds_proxy.upstream.traffic import Traffic
+
+if TYPE_CHECKING:
+    from imds_proxy.kubernetes.watch import PodWatch
 
 # Seconds since boot, suspension included: the clock of every lease and deadline.
 boottime: Callable[[], float] = partial(time.clock_gettime, time.CLOCK_BOOTTIME)

@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any
 from cachetools import LRUCache
 
 from imds_proxy.callers.script import script_of
-from imds_proxy.clients.catalogue import catalogue
 from imds_proxy.clients.evidence import Evidence, shown
-from imds_proxy.clients.naming import Call, Usage
 from imds_proxy.clients.sight import Sight, take_sight
+from imds_proxy.clients.usage import Call, Usage
 from imds_proxy.ledger.entries import Described, StableCaller
 from imds_proxy.policy.bucket import TokenBucket
 from imds_proxy.policy.caller import Caller
@@ -122,7 +121,9 @@ class ClientDesk:
         command = words[0] if words else None
 
         def work() -> None:
-            from imds_proxy.clients.advice import judge  # no part of the start
+            # Where it begins, so that no start waits for what names clients.
+            from imds_proxy.clients.advice import judge
+            from imds_proxy.clients.catalogue import catalogue
 
             if sight is not None:
                 from imds_proxy.clients.look import look  # 2 MiB that only a caller in normal mode costs

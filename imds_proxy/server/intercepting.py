@@ -10,7 +10,6 @@ from typing import Any
 
 from imds_proxy.callers.cgroupfs import CgroupTree
 from imds_proxy.config import Address, Config
-from imds_proxy.intercept.ebpf import EbpfRedirect
 from imds_proxy.intercept.methods import Method
 from imds_proxy.intercept.nftables import NftablesRedirect
 from imds_proxy.intercept.redirect import InterceptError, Plan, Redirect
@@ -36,6 +35,8 @@ def methods(adopted: Callable[[], Mapping[str, int]] = dict) -> Mapping[str, Met
     """
 
     def ebpf(plan: Plan) -> Redirect:
+        from imds_proxy.intercept.ebpf import EbpfRedirect  # seldom: nftables is tried first
+
         tree = CgroupTree.find()
         try:
             return EbpfRedirect(plan, tree.mount, adopted())

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import random
+from typing import TYPE_CHECKING
 
 from imds_proxy.callers.cgroupfs import CgroupTree
 from imds_proxy.callers.connects import note_connects
 from imds_proxy.callers.podnet import PodNetworks
 from imds_proxy.callers.resolver import Resolver
 from imds_proxy.config import Config
-from imds_proxy.kubernetes.client import ApiServer
-from imds_proxy.kubernetes.directory import PodDirectory
-from imds_proxy.kubernetes.watch import PodWatch
 from imds_proxy.protocol.profile import PROFILES
 from imds_proxy.server.log import Log
+
+if TYPE_CHECKING:
+    from imds_proxy.kubernetes.directory import PodDirectory
+    from imds_proxy.kubernetes.watch import PodWatch
 
 
 def resolver_of(config: Config, directory: PodDirectory | None, log: Log) -> Resolver:
@@ -51,6 +53,11 @@ def watch_of(config: Config, log: Log) -> tuple[PodDirectory, PodWatch] | None:
         missing = "pods.node, or $NODE_NAME" if host else "pods.api, or $KUBERNETES_SERVICE_HOST"
         log.event("pods-unknown", "the API server is not asked for pods", detail=f"there is no {missing}")
         return None
+    # No part of the start of a daemon that is not asked to know pods.
+    from imds_proxy.kubernetes.client import ApiServer
+    from imds_proxy.kubernetes.directory import PodDirectory
+    from imds_proxy.kubernetes.watch import PodWatch
+
     directory = PodDirectory()
     server = ApiServer(host, port, pods.credentials)
     return directory, PodWatch(server, node, directory, log, random.SystemRandom().random)

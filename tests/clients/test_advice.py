@@ -7,7 +7,7 @@ import pytest
 from imds_proxy.clients.advice import Verdict, judge
 from imds_proxy.clients.catalogue import catalogue
 from imds_proxy.clients.evidence import Evidence, Found
-from imds_proxy.clients.naming import Call, Usage
+from imds_proxy.clients.usage import Call, Usage
 from imds_proxy.clients.variables import settings_of
 from imds_proxy.protocol.session import Session
 

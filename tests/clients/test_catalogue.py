@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from imds_proxy.clients.catalogue import Span, catalogue, parse_catalogue, path_shape
+from imds_proxy.clients.catalogue import Span, catalogue, parse_catalogue
 from imds_proxy.clients.versions import Version
 
 ROLE = "/latest/meta-data/ram/security-credentials/demo-role"
@@ -125,23 +125,6 @@ def test_an_id_stands_there_once() -> None:
 def test_a_document_of_another_form_is_refused(document: object) -> None:
     with pytest.raises(ValueError, match="mapping of `tools` and `ack_components`"):
         parse_catalogue(document)
-
-
-@pytest.mark.parametrize(
-    ("path", "shape"),
-    [
-        (ROLE, "role"),
-        ("/latest/meta-data/ram/security-credentials/", "roles"),
-        ("/latest/meta-data/ram/security-credentials", "roles"),
-        ("/2016-01-01/meta-data/Ram/security-credentials/x", "Ram/role"),
-        ("/latest/meta-data/Ram/security-credentials/", "Ram/roles"),
-        ("/latest/meta-data/instance-id", "item"),
-        ("/latest/user-data", None),
-        ("/", None),
-    ],
-)
-def test_paths_have_shapes(path: str, shape: str | None) -> None:
-    assert path_shape(path) == shape
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ import pytest
 
 from imds_proxy.clients.catalogue import catalogue
 from imds_proxy.clients.evidence import Evidence, Found, Setting
-from imds_proxy.clients.naming import Call, Named, Naming, Usage, is_command, name_clients
+from imds_proxy.clients.naming import Named, Naming, is_command, name_clients
+from imds_proxy.clients.usage import Call, Usage
 from imds_proxy.protocol.session import Session
 
 ROLES = "/latest/meta-data/ram/security-credentials/"

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from imds_proxy.clients.naming import Call
+from imds_proxy.clients.usage import Call
 from imds_proxy.emulator.service import Emulator
 from imds_proxy.emulator.settings import Settings
 from imds_proxy.ledger.entries import Described, StableCaller
