@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from imds_proxy.config_account import UserName
-from imds_proxy.config_document import ConfigError, ConfigErrors, read_document
+from imds_proxy.config_document import MOST_ERRORS, ConfigError, ConfigErrors, read_document, refusal
 from imds_proxy.config_file import FileRefused, read_text
 from imds_proxy.config_intercept import Intercept, intercept_conflicts
 from imds_proxy.config_pods import Pods
@@ -186,8 +186,10 @@ def parse(text: str, name: str) -> Config:
         if reader.failed.isdisjoint(keys):
             line = max((reader.lines[key] for key in keys if key in reader.lines), default=0)
             reader.errors.append(ConfigError(name, line, sentence))
+        if len(reader.errors) > MOST_ERRORS:
+            break
     if reader.errors:
-        raise ConfigErrors(tuple(sorted(reader.errors, key=lambda error: error.line)))
+        raise refusal(reader.errors)
     return config
 
 

@@ -9,8 +9,8 @@ import os
 import stat
 from pathlib import Path
 
-LARGEST_FILE = 1024 * 1024
-"""Bytes; a larger file is refused unread."""
+LARGEST_FILE = 8 * 1024 * 1024
+"""Bytes; a larger file is refused unread. Ten thousand rules with their comments take some 2 to 6 MiB."""
 
 _MOST_SYMLINKS = 40
 

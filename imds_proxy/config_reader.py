@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from imds_proxy.config_document import ConfigError, Items, Node, Scalar, Section
+from imds_proxy.config_document import MOST_ERRORS, ConfigError, Items, Node, Scalar, Section, refusal
 from imds_proxy.config_values import Address, Kind, printable, quoted
 
 
@@ -71,7 +71,8 @@ class SectionReader:
         self.failed: set[str] = set()
 
     def read(self, node: Node) -> Any:
-        """The whole configuration; `errors`, `failed` (keys) and `lines` (key to line) say the rest."""
+        """The whole configuration; `errors`, `failed` (keys) and `lines` (key to line) say the rest. Raises
+        ConfigErrors where there are too many to go on."""
         return self._section(node, self.default, "")
 
     def _section(self, node: Node, default: Any, prefix: str) -> Any:
@@ -127,13 +128,15 @@ class SectionReader:
             )
             return default
         values: list[object] = []
+        seen: set[object] = set()  # a list may be long
         for item in node.items:
             value = self._value(item, None, name, kind)
             # Port 0 twice is two ports.
-            if value is not None and value in values and not (isinstance(value, Address) and value.port == 0):
+            if value is not None and value in seen and not (isinstance(value, Address) and value.port == 0):
                 shown = printable(kind.show(value))
                 self._error(item.line, name, f"{name}: {shown} stands here twice; once is allowed")
             values.append(value)
+            seen.add(value)
         return default if name in self.failed else tuple(values)
 
     def _value(self, node: Node, default: object, name: str, kind: Kind) -> object:
@@ -155,6 +158,8 @@ class SectionReader:
     def _error(self, line: int, key: str, message: str) -> None:
         self.failed.add(key)
         self.errors.append(ConfigError(self.name, line, message))
+        if len(self.errors) > MOST_ERRORS:
+            raise refusal(self.errors)
 
     def _unknown(self, key: str, prefix: str, known: tuple[str, ...]) -> str:
         """Names the nearest key of this section, or the place where a key of that name belongs."""

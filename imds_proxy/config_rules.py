@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from typing import Literal, get_args
 
 from imds_proxy.config_reader import key, rows
@@ -284,8 +285,13 @@ class Policy:
 
 def rule_paths(patterns: tuple[str, ...], profile: Profile) -> RulePaths:
     """Paths of a rule for this provider."""
-    aggregates = [text for text, item in profile.item_classes if item is ItemClass.AGGREGATE]
-    return RulePaths(patterns, profile.roots, aggregates)
+    return RulePaths(patterns, *_of_provider(profile))
+
+
+@lru_cache(maxsize=1)  # asked for each rule
+def _of_provider(profile: Profile) -> tuple[frozenset[str], tuple[str, ...]]:
+    """First segments that are no version, and aggregates."""
+    return profile.roots, tuple(text for text, item in profile.item_classes if item is ItemClass.AGGREGATE)
 
 
 def rule_conflicts(policy: Policy) -> Iterator[tuple[tuple[str, ...], str]]:

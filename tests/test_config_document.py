@@ -53,7 +53,7 @@ def test_a_duplicate_key_is_an_error_that_names_both_lines_and_keeps_the_first()
         ("a: \ud800", 1, "control character U+D800"),
         ("a: " + "[" * 40 + "]" * 40, 1, "nested more than"),
         ("a: " + "[" * 100_000, 1, "nest"),  # newer parsers have a limit of their own
-        ("a: [" + "1," * 30_000, 1, "YAML events"),
+        ("a: [" + "1," * 600_000, 1, "YAML events"),
     ],
 )
 def test_what_a_configuration_does_not_need_is_refused_with_its_line(text: str, line: int, said: str) -> None:
@@ -62,6 +62,30 @@ def test_what_a_configuration_does_not_need_is_refused_with_its_line(text: str, 
     assert said in sentence
     # An open bracket is noticed where the text ends, by some versions of libyaml on the next line.
     assert place in {f"f:{line}", f"f:{line + 1}"}
+
+
+def test_of_many_refused_constructs_a_hundred_are_told() -> None:
+    errors = refused("a: [" + "*b, " * 200_000 + "]")
+    assert len(errors) == 101
+    assert errors[-1] == "f:1: more errors follow; 100 are told"
+
+
+def test_of_many_duplicates_a_hundred_are_told_and_one_more_is_counted() -> None:
+    _, errors = read_document("a: 1\n" * 1000, "f")
+    assert len(errors) == 101
+
+
+def test_what_is_quoted_is_a_text_whatever_it_says() -> None:
+    tree, _ = read_document("- '1'\n- \"on\"\n- 1\n- on\n- ~\n- |\n  2\n", "f")
+    assert isinstance(tree, Items)
+    assert [one.tag for one in tree.items if isinstance(one, Scalar)] == [
+        "str",
+        "str",
+        "int",
+        "bool",
+        "null",
+        "str",
+    ]
 
 
 def test_a_key_must_be_a_scalar() -> None:

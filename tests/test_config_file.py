@@ -67,7 +67,11 @@ def test_what_is_no_readable_file_is_refused_at_once(place: Path, make: str) -> 
     elif make == "latin-1":
         file.write_bytes(b"a: 1\nb: \xe9\n")
         file.chmod(0o644)
-    said |= {"loop": "symbolic links", "below-a-file": "cannot be opened", "too-large": "at most 1048576"}
+    said |= {
+        "loop": "symbolic links",
+        "below-a-file": "cannot be opened",
+        "too-large": f"at most {LARGEST_FILE}",
+    }
     said |= {"latin-1": "not UTF-8 on line 2"}
     with pytest.raises(FileRefused, match=said[make]):
         read_text(file)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from imds_proxy.config_document import read_document
+from imds_proxy.config_document import ConfigErrors, read_document
 from imds_proxy.config_reader import KeyDoc, SectionReader, describe_section, key
 from imds_proxy.config_rules import Flag
 from imds_proxy.config_values import Count, Word
@@ -49,6 +49,13 @@ def test_a_value_in_error_leaves_its_default_and_its_key_among_the_failed() -> N
     assert value == Outer()
     assert reader.failed == {"words", "inner.count"}
     assert [error.line for error in reader.errors] == [1, 2]
+
+
+def test_after_a_hundred_errors_nothing_more_is_read() -> None:
+    with pytest.raises(ConfigErrors) as caught:
+        read("words: [" + "c, " * 200_000 + "]")
+    assert len(caught.value.errors) == 101
+    assert str(caught.value.errors[-1]) == "f:1: more errors follow; 100 are told"
 
 
 def test_a_section_describes_its_keys_in_order() -> None:

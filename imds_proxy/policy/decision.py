@@ -6,7 +6,7 @@ The one place where refusals in force and refusals that audit only reports are t
 from __future__ import annotations
 
 from collections.abc import Container, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from imds_proxy.errors import (
     BROWSER,
@@ -20,7 +20,7 @@ from imds_proxy.errors import (
     Refusal,
 )
 from imds_proxy.policy.caller import Caller
-from imds_proxy.policy.rules import Rule
+from imds_proxy.policy.rules import Rule, RuleIndex
 from imds_proxy.policy.sensitive import SensitivePaths
 from imds_proxy.protocol.request import Request
 from imds_proxy.protocol.session import Session
@@ -47,22 +47,22 @@ _MAX_REMEMBERED = 256  # paths of one caller profile
 
 
 class DecisionMemo:
-    """What was decided for callers of one profile: one look-up a request; and which `rules` are for them, so
-    that another path costs those and not all. It is of one policy, bounded, and forgotten when another policy
-    is in force."""
+    """What was decided for callers of one profile: one look-up a request; and which `rules` are for them,
+    as the policy's index says, so that another path costs those and not all. It is of one policy, bounded,
+    and forgotten when another policy is in force."""
 
     __slots__ = ("decisions", "policy", "rules")
 
     def __init__(self) -> None:
         self.policy: Policy | None = None
         self.decisions: dict[tuple[str, Session], Decision] = {}
-        self.rules: tuple[Rule, ...] = ()
+        self.rules: frozenset[int] = frozenset()
 
     def begin(self, policy: Policy, caller: Caller) -> None:
         """Forgets all, if that was of another policy; decisions also when they are too many."""
         if self.policy is not policy:
             self.policy, self.decisions = policy, {}
-            self.rules = tuple(rule for rule in policy.rules if rule.caller.matches(caller))
+            self.rules = policy.index.of(caller)
         elif len(self.decisions) >= _MAX_REMEMBERED:
             self.decisions = {}
 
@@ -78,6 +78,10 @@ class Policy:
     rules: tuple[Rule, ...] = ()
     default_allow: bool = True
     roots: frozenset[str] = frozenset()
+    index: RuleIndex = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "index", RuleIndex(self.rules))
 
     def decide(
         self,
@@ -106,7 +110,7 @@ class Policy:
         decision = memo.decisions.get(key) if memo.policy is self else None
         if decision is None:
             memo.begin(self, caller)
-            rule = next((rule for rule in memo.rules if rule.concerns(request.target.segments)), None)
+            rule = self.index.first(memo.rules, request.target.segments)
             decision = memo.decisions[key] = self._by_rule(rule, request.target.segments, session, caller)
         if bound_elsewhere and decision.refusal is None:
             return Decision(would_refuse=TOKEN_BINDING, rule=decision.rule)
@@ -114,7 +118,7 @@ class Policy:
 
     def of_item(self, segments: tuple[str, ...], session: Session, caller: Caller) -> Decision:
         """Mode, rules and identity for one item (segments in lower case), whatever the request's form."""
-        rule = next((rule for rule in self.rules if rule.means(caller, segments)), None)
+        rule = self.index.first(self.index.of(caller), segments)
         return self._by_rule(rule, segments, session, caller)
 
     def _by_rule(

@@ -6,17 +6,18 @@ Knows nothing of paths, sessions or refusals.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
 from imds_proxy.policy.caller import Caller
+from imds_proxy.policy.index import Condition
 
 _GLOB = re.compile(r"\*\*|\*|\?")
 _GLOB_PARTS = {"**": ".*", "*": "[^/]*", "?": "[^/]"}
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=16_384)  # one for each rule of a large policy, or none is there when it is asked again
 def glob(pattern: str) -> re.Pattern[str]:
     """`*` and `?` within one segment, `**` over segments; all else is literal, and the case counts."""
     out, at = [], 0
@@ -67,9 +68,14 @@ _PLACES = frozenset(
 _BOUNDARY = frozenset({"user", "uid", "group", "unit", *_PLACES})
 
 
+_UID_BITS = 32
+_BACKWARDS = " backwards"  # of a fact that an index looks up from its end
+
+
 @dataclass(frozen=True, slots=True)
 class Selector:
-    """One fact and the patterns of which one must match it (of labels: all, each by one label).
+    """One fact and its patterns, of which one must match it (of labels: all, each by one label). There is one
+    at least.
 
     A `uid` pattern is a number or a range, `1000-1999`; the others are globs.
     """
@@ -122,6 +128,16 @@ class CallerMatch:
         return tuple(p for selector in self.selectors if selector.fact == fact for p in selector.patterns)
 
     @property
+    def conditions(self) -> tuple[Condition, ...]:
+        """For an index: how each value of a fact begins that a selector takes, and how it ends."""
+        return tuple(condition for one in self.selectors for condition in _conditions(one, _head))
+
+    @property
+    def own_texts(self) -> tuple[Condition, ...]:
+        """For an index of other matches: what those that cover this one are found by."""
+        return tuple(condition for one in self.selectors for condition in _conditions(one, _whole))
+
+    @property
     def names_place(self) -> bool:
         """Whether it names a container or pod."""
         return any(selector.fact in _PLACES for selector in self.selectors)
@@ -137,4 +153,40 @@ def _agrees(fact: str, pattern: str, value: str) -> bool:
         low, _, high = pattern.partition("-")
         first, _, last = value.partition("-")
         return int(low) <= int(first) and int(last or first) <= int(high or low)
-    return glob(pattern).fullmatch(value) is not None
+    return pattern == value or (is_glob(pattern) and glob(pattern).fullmatch(value) is not None)
+
+
+def texts_of(caller: Caller, fact: str) -> Iterable[str]:
+    """What an index finds conditions by that may be for this caller."""
+    if fact.endswith(_BACKWARDS):
+        return [value[::-1] for value in FACTS[fact.removesuffix(_BACKWARDS)](caller)]
+    values = FACTS[fact](caller)
+    return map(_bits, values) if fact == "uid" else values
+
+
+def _conditions(selector: Selector, text: Callable[[str, str], str]) -> Iterator[Condition]:
+    """By its patterns from the front, and from the back, where a wildcard may stand more in the way."""
+    fact = selector.fact
+    patterns = selector.patterns[:1] if fact == "pod_labels" else selector.patterns  # of all, one is enough
+    yield fact, tuple(text(fact, pattern) for pattern in patterns)
+    if fact != "uid":
+        yield fact + _BACKWARDS, tuple(text(fact, pattern[::-1]) for pattern in patterns)
+
+
+def _head(fact: str, pattern: str) -> str:
+    """What the text of every value begins with that the pattern matches."""
+    if fact == "uid":
+        low, _, high = pattern.partition("-")
+        return _bits(low)[: _UID_BITS - (int(low) ^ int(high or low)).bit_length()]
+    wildcard = _GLOB.search(pattern)
+    return pattern[: wildcard.start()] if wildcard else pattern
+
+
+def _whole(fact: str, pattern: str) -> str:
+    """The text of the pattern itself as a value; of a range of uids that of the lowest."""
+    return _bits(pattern.partition("-")[0]) if fact == "uid" else pattern
+
+
+def _bits(uid: str) -> str:
+    # Uids of one range begin alike in these, and seldom in decimal digits.
+    return format(int(uid), f"0{_UID_BITS}b")

@@ -19,6 +19,11 @@ class SensitivePaths:
         parsed = [PathPattern.parse(text) for text in patterns]
         self._patterns = tuple(PathPattern(p.text, _listing_too(p.segments), below=True) for p in parsed)
 
+    @property
+    def heads(self) -> tuple[tuple[str, ...], ...]:
+        """How what is sensitive begins, at some offset."""
+        return tuple(pattern.head for pattern in self._patterns)
+
     def match(self, segments: tuple[str, ...]) -> str | None:
         """The text of the first pattern that covers the path, else None."""
         for offset in range(len(segments)):

@@ -30,6 +30,11 @@ class PathPattern:
             raise ValueError(f"{text!r}: a pattern is segments, `*` for one of them, `**` only at the end")
         return cls(text, fixed, below)
 
+    @property
+    def head(self) -> tuple[str, ...]:
+        """The segments that all begin with that it matches."""
+        return self.segments[: self.segments.index("*")] if "*" in self.segments else self.segments
+
     def matches(self, segments: Sequence[str]) -> bool:
         """Whether the whole of `segments` (lower case) matches; a prefix ends at a segment."""
         if len(segments) < len(self.segments) or (not self.below and len(segments) > len(self.segments)):

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imds_proxy.config_rules import rule_paths
-from imds_proxy.policy.caller import Caller, Identity
+from imds_proxy.policy.caller import Caller, Identity, Pod, Program
 from imds_proxy.policy.matching import CallerMatch, Selector
-from imds_proxy.policy.rules import Rule, RulePaths, hidden_by
+from imds_proxy.policy.rules import Rule, RuleIndex, RulePaths, hidden_by
 from imds_proxy.policy.sensitive import SensitivePaths
 from imds_proxy.protocol.profile import ALIBABA
 from imds_proxy.protocol.target import canonical_target
@@ -112,3 +112,98 @@ def test_a_later_rule_that_can_never_decide_is_found() -> None:
     other = Rule("other", CallerMatch(), paths("meta-data/ram/**"))
     assert hidden_by([wide, narrow, other]) == [(narrow, wide)]
     assert hidden_by([narrow, wide, other]) == []
+
+
+# Few words, so that rules hide, meet and miss each other often.
+GLOBS = st.sampled_from(["a", "ab", "abc", "a*", "*b", "*", "a?c", "**", "/a", "/a/*", "/**/b", "[a"])
+UIDS = st.sampled_from(["1", "01", "7", "10", "0-7", "7-10", "8-11", "1000-1999", "1500-1600", "4294967294"])
+LABELS = st.sampled_from(["app=a", "app=*", "tier=b", "*=b"])
+PATTERNS = st.sampled_from(["a", "a/b", "a/*", "a/b/c", "*/b", "a/**", "a/b/**", "b", "meta-data/**", "A/B"])
+
+
+def selector(fact: str, values: st.SearchStrategy[str]) -> st.SearchStrategy[Selector]:
+    return st.builds(Selector, st.just(fact), st.lists(values, min_size=1, max_size=3).map(tuple))
+
+
+SELECTORS = st.one_of(
+    *(selector(fact, GLOBS) for fact in ("exe", "user", "unit", "group")),
+    selector("uid", UIDS),
+    selector("pod_labels", LABELS),
+)
+RULES = st.lists(
+    st.builds(
+        Rule,
+        st.just("r"),
+        st.lists(SELECTORS, max_size=3, unique_by=lambda one: one.fact).map(lambda s: CallerMatch(tuple(s))),
+        st.lists(PATTERNS, max_size=3).map(lambda texts: paths(*texts)),
+        st.booleans(),
+    ),
+    max_size=40,
+).map(tuple)
+VALUES = st.sampled_from(["a", "ab", "abc", "b", "/a", "/a/b", "[a", "xb"])
+CALLERS = st.builds(
+    lambda uid, unit, user, exe, groups, labels: Caller(
+        Identity(uid, unit=unit),
+        user=user,
+        program=Program(exe=exe, groups=groups),
+        pod=Pod("n", "p", "s", labels) if labels is not None else None,
+    ),
+    st.sampled_from([None, 0, 1, 7, 8, 10, 1550, 2**32 - 2]),
+    st.none() | VALUES,
+    st.none() | VALUES,
+    st.frozensets(VALUES, max_size=2),
+    st.frozensets(VALUES, max_size=2),
+    st.none() | st.dictionaries(st.sampled_from(["app", "tier"]), st.sampled_from(["a", "b"])),
+)
+SEGMENTS = st.lists(st.sampled_from(["a", "b", "c", "latest", "meta-data", "all"]), max_size=5).map(tuple)
+
+
+@given(RULES)
+def test_hidden_rules_are_those_that_comparing_each_pair_would_find(rules: tuple[Rule, ...]) -> None:
+    pairs = [
+        (number, at)
+        for number, rule in enumerate(rules)
+        for at in range(number)
+        if rules[at].caller.covers(rule.caller) and rules[at].paths.covers(rule.paths)
+    ]
+    first = dict(reversed(pairs))
+    expected = [(id(rules[number]), id(rules[first[number]])) for number in sorted(first)]
+    assert [(id(rule), id(earlier)) for rule, earlier in hidden_by(rules)] == expected
+
+
+# For everybody, and too many to be asked one by one.
+OTHERS = tuple(Rule(f"other {n}", CallerMatch(), paths(f"other/{n}")) for n in range(20))
+
+
+@given(st.sampled_from([(), OTHERS]), RULES, CALLERS, st.lists(SEGMENTS, min_size=1, max_size=8))
+def test_the_index_decides_as_asking_each_rule_would(
+    others: tuple[Rule, ...], own: tuple[Rule, ...], caller: Caller, asked: list[tuple[str, ...]]
+) -> None:
+    rules = (*others, *own)
+    index = RuleIndex(rules)
+    groups = index.of(caller)
+    for path in asked:
+        expected = next((rule for rule in rules if rule.means(caller, path)), None)
+        assert index.first(groups, path) is expected
+
+
+def test_ten_thousand_rules_are_not_asked_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[CallerMatch] = []
+    rules = tuple(
+        Rule(
+            f"r{n}", CallerMatch((Selector("user", ("app",)), Selector("unit", (f"*-{n}.service",)))), paths()
+        )
+        for n in range(10_000)
+    )
+    index = RuleIndex(rules)
+    really = CallerMatch.matches
+
+    def matches(one: CallerMatch, who: Caller) -> bool:
+        asked.append(one)
+        return really(one, who)
+
+    monkeypatch.setattr(CallerMatch, "matches", matches)
+    caller = Caller(Identity(1000, unit="shop-77.service"), user="app")
+    assert index.first(index.of(caller), ("latest", "user-data")) is rules[77]
+    assert len(asked) == 1
+    assert hidden_by(rules) == []
