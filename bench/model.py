@@ -96,7 +96,7 @@ def costs_of(rows: Sequence[Row]) -> Costs:
             raise ValueError(f"no {metric} of {target!r}: bench/run.py {workload} measures it") from None
 
     crowds = {"callers-1": 1, "callers-10": 10, "keepalive": 100, "callers-1000": 1000}
-    rules = {count: value("rules", target=f"{PROXY}, {count:,} rules") for count in (1, 100, 1_000)}
+    rules = {count: value("rules", target=f"{PROXY}, {count:,} rules") for count in (1, 100, 10_000)}
     connections = {count: value(f"connections-{count}", MEMORY) for count in (1000, 10_000)}
     return Costs(
         hit=value("keepalive"),

@@ -109,9 +109,9 @@ WORKLOADS = {
         ),
         Workload(
             "rules",
-            "policies of 1, 100 and 1,000 rules, cached",
+            "policies of 1, 100 and 10,000 rules, cached",
             Load(callers=16),
-            tuple(_with_rules(count) for count in (1, 100, 1_000)),
+            tuple(_with_rules(count) for count in (1, 100, 10_000)),
         ),
         *(
             Workload(

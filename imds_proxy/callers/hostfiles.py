@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable, Mapping
 
 from cachetools import LRUCache
 
@@ -16,15 +17,31 @@ from imds_proxy.openat2 import open_in_root
 
 _HOST_ROOT = "/proc/1/root"
 
+# Of the time that looking up all watched paths takes, how long it is not done again; seconds at most.
+_REST, _LONGEST_REST = 19, 0.5
+
 FileKey = tuple[int, int, int, int, int]
 
 
 class HostFiles:
     """Names files in the host's root (that of pid 1). `watched` are paths that rules name, symbolic links
-    allowed; `hashed` says that a rule asks for a SHA-256. Thread-safe."""
+    allowed; `hashed` says that a rule asks for a SHA-256. Thread-safe.
 
-    def __init__(self, watched: Iterable[str] = (), hashed: bool = False, root: str = _HOST_ROOT) -> None:
+    Where rules name thousands of files, they are not looked up for each process: that one of them has become
+    another name of a file is noticed 0.5 s later at most. That it has ceased to be one is noticed at once.
+    """
+
+    def __init__(
+        self,
+        watched: Iterable[str] = (),
+        hashed: bool = False,
+        root: str = _HOST_ROOT,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._watched = tuple(watched)
+        self._clock = clock
+        self._aliases: Mapping[tuple[int, int], list[str]] = {}
+        self._aliases_until = float("-inf")
         self._hashed = hashed
         self._root = None if _is_our_root(root) else root
         self._digests: LRUCache[FileKey, str] = LRUCache(256)
@@ -33,7 +50,8 @@ class HostFiles:
     def names_of(self, executable: Executable) -> frozenset[str]:
         """The paths that are this very file now: its own, and the watched ones. Blocks."""
         file = (executable.device, executable.inode)
-        return frozenset(path for path in (executable.path, *self._watched) if self._file_at(path) == file)
+        candidates = (executable.path, *self._watched_now().get(file, ()))
+        return frozenset(path for path in candidates if self._file_at(path) == file)
 
     def sha256_of(self, view: ProcessView, executable: Executable) -> str | None:
         """The digest of a process's executable, remembered by the file's identity and times. Blocks."""
@@ -52,6 +70,22 @@ class HostFiles:
         with self._lock:
             self._digests[key] = digest
         return digest
+
+    def _watched_now(self) -> Mapping[tuple[int, int], list[str]]:
+        """Watched paths by the file that they are, or were a moment ago."""
+        began = self._clock()
+        with self._lock:
+            if began < self._aliases_until:
+                return self._aliases
+        found: dict[tuple[int, int], list[str]] = {}
+        for path in self._watched:
+            if (file := self._file_at(path)) is not None:
+                found.setdefault(file, []).append(path)
+        ended = self._clock()
+        with self._lock:
+            self._aliases = found
+            self._aliases_until = ended + min(_REST * (ended - began), _LONGEST_REST)
+        return found
 
     def _file_at(self, path: str) -> tuple[int, int] | None:
         if not path.startswith("/"):

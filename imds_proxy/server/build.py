@@ -147,13 +147,14 @@ def build(config: Config, log: Log, clock: Callable[[], float] = boottime) -> Da
     )
 
 
-def apply(daemon: Daemon, config: Config) -> Daemon:
-    """The daemon with another configuration in force, all but what `needs_restart` names.
+def apply(daemon: Daemon, config: Config, policy: Policy) -> Daemon:
+    """The daemon with another configuration in force, all but what `needs_restart` names. `policy` is that of
+    the configuration (`policy_of`, which may take a second and is not for the event loop).
 
     Connections stay open: rules and rates count from their next request, limits of a connection from the
     next connection on.
     """
-    policy, limits, profile = policy_of(config), config.limits, PROFILES[config.provider]
+    limits, profile = config.limits, PROFILES[config.provider]
     daemon.attribution.watch(*watched_by(policy))
     daemon.shared.service.policy = policy
     daemon.shared.service.limits.change(limits.hits, limits.misses)

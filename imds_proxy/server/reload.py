@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from imds_proxy.config import Config, ConfigErrors
-from imds_proxy.server.build import Daemon, apply, needs_restart
+from imds_proxy.policy.decision import Policy
+from imds_proxy.server.build import Daemon, apply, needs_restart, policy_of
 from imds_proxy.server.log import Log
 
 _MAX_LOGGED = 20  # errors of one refused file
@@ -34,13 +35,13 @@ class Reloader:
         """`ok`, `errors` (then the old configuration stays in force), `restart` (keys that need one)."""
         async with self._lock:
             try:
-                # A large file takes longer to read than a caller should wait.
-                config = await asyncio.get_running_loop().run_in_executor(None, self._read)
+                # A large file takes longer to read and to make rules of than a caller should wait.
+                config, policy = await asyncio.get_running_loop().run_in_executor(None, self._judge)
             except ConfigErrors as refused:
                 return self._refused([str(error) for error in refused.errors])
             except ValueError as error:
                 return self._refused([str(error)])
-            self.daemon = apply(self.daemon, config)
+            self.daemon = apply(self.daemon, config, policy)
             self.applied()
             restart = needs_restart(self.config, config)
             self.config = config
@@ -53,6 +54,10 @@ class Reloader:
                 rules=len(config.policy.rules),
             )
             return {"ok": True, "errors": [], "restart": restart}
+
+    def _judge(self) -> tuple[Config, Policy]:
+        config = self._read()
+        return config, policy_of(config)
 
     def _refused(self, errors: list[str]) -> dict[str, Any]:
         self._log.event(

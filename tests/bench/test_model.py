@@ -21,7 +21,7 @@ def row(workload: str, value: float, metric: str = CPU, target: str = "imds-prox
 def rows() -> list[Row]:
     """A hit takes 10 µs and 1 µs more for 1,000 rules; a caller has 10 KiB, a connection 4."""
     return [
-        *(row("rules", 10 + n / 1e3, target=f"imds-proxy, {n:,} rules") for n in (1, 100, 1_000)),
+        *(row("rules", 10 + n / 1e3, target=f"imds-proxy, {n:,} rules") for n in (1, 100, 10_000)),
         *(row(f"callers-{n}", 10) for n in (1, 10, 1000)),
         *(row(f"callers-{n}", 30 + n / 100, MEMORY) for n in (1, 10, 1000)),
         *(row(f"connections-{n}", 30 + n / 250, MEMORY) for n in (1000, 10_000)),
@@ -60,7 +60,7 @@ def test_a_machine_that_keeps_more_than_a_core_busy_is_told_how_many_workers(
 
 def test_the_page_has_the_measured_points_and_the_largest_machine(rows: list[Row]) -> None:
     text = page(costs_of(rows))
-    assert "1: 10.0, 100: 10.1, 1,000: 11.0 | +1.00 for a thousand rules" in text
+    assert "1: 10.0, 100: 10.1, 10,000: 20.0 | +1.00 for a thousand rules" in text
     assert "96 cores, 500 pods" in text
 
 

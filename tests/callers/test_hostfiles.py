@@ -48,6 +48,46 @@ def test_a_program_has_its_own_path_and_those_watched_ones_that_are_it(program: 
         assert names(HostFiles(), view) == {str(program)}
 
 
+class Clock:
+    """Goes on by `step` at each look."""
+
+    def __init__(self, step: float) -> None:
+        self.now, self.step = 100.0, step
+
+    def __call__(self) -> float:
+        self.now += self.step
+        return self.now
+
+
+def test_paths_that_take_long_to_look_up_rest_and_a_name_that_ended_meanwhile_is_none(
+    program: Path, tmp_path: Path
+) -> None:
+    links = [tmp_path / f"link{n}" for n in range(3)]
+    links[0].symlink_to(program)
+    clock = Clock(0.01)
+    files = HostFiles(map(str, links), clock=clock)
+    status = program.stat()
+    executable = Executable(str(program), status.st_dev, status.st_ino)
+    assert files.names_of(executable) == {str(program), str(links[0])}
+    links[1].symlink_to(program)
+    links[0].unlink()
+    assert files.names_of(executable) == {str(program)}
+    clock.now += 0.5
+    assert files.names_of(executable) == {str(program), str(links[1])}
+
+
+def test_paths_that_are_looked_up_at_once_are_looked_up_for_each_process(
+    program: Path, tmp_path: Path
+) -> None:
+    link = tmp_path / "link"
+    files = HostFiles([str(link)], clock=Clock(0))
+    status = program.stat()
+    executable = Executable(str(program), status.st_dev, status.st_ino)
+    assert files.names_of(executable) == {str(program)}
+    link.symlink_to(program)
+    assert files.names_of(executable) == {str(program), str(link)}
+
+
 def test_a_program_whose_file_was_replaced_or_removed_has_no_name(program: Path) -> None:
     with running(program, "60") as view:
         other = program.with_name("other")

@@ -19,7 +19,7 @@ from imds_proxy.policy.decision import Policy
 from imds_proxy.policy.rules import Rate
 from imds_proxy.policy.sensitive import SensitivePaths
 from imds_proxy.protocol.session import Session
-from imds_proxy.server.build import Daemon, apply
+from imds_proxy.server.build import Daemon, apply, policy_of
 from imds_proxy.server.plans import Failure, Lasting, Plan
 from recorded import reply
 from served import GET, PUT, KnownCaller, answer, conversation
@@ -184,7 +184,8 @@ def test_a_reload_ends_what_was_known() -> None:
         config = Config(mode="enforce")
         plenty = Rate(1e6, 1e6)
         limits = dataclasses.replace(config.limits, hits=plenty, misses=plenty, upstream=plenty)
-        apply(daemon, dataclasses.replace(config, limits=limits))
+        config = dataclasses.replace(config, limits=limits)
+        apply(daemon, config, policy_of(config))
         statuses.append((await asked(reader, writer, MAC))[0])
         return statuses, daemon.events.refused
 
@@ -196,7 +197,7 @@ def test_a_reload_of_limits_counts_from_the_next_request() -> None:
         for _ in range(4):
             await asked(reader, writer, MAC)
         limits = dataclasses.replace(Config().limits, hits=Rate(0.001, 2))
-        apply(daemon, dataclasses.replace(Config(), limits=limits))
+        apply(daemon, dataclasses.replace(Config(), limits=limits), policy_of(Config()))
         return [(await asked(reader, writer, MAC))[0] for _ in range(4)]
 
     assert conversation(talk) == [200, 200, 429, 429]

@@ -127,6 +127,25 @@ def test_limits_that_did_not_change_carry_over(proxy: Proxy) -> None:
     assert int(refused.headers["retry-after"]) > 1000
 
 
+def test_callers_are_answered_while_ten_thousand_rules_are_read(proxy: Proxy) -> None:
+    rules = "".join(
+        f"  - {{name: r{n}, caller: {{unit: a{n}.service, user: app{n % 50}}}, paths: [meta-data/a{n}/**]}}\n"
+        for n in range(10_000)
+    )
+    with proxy.config.open("a") as file:
+        file.write(f"policy:\n  rules:\n{rules}")
+    began = time.monotonic()
+    os.kill(proxy.process.pid, signal.SIGHUP)
+    waits = []
+    while not events(proxy, "reloaded"):
+        assert time.monotonic() < began + 60, proxy.log_path.read_text()
+        asked = time.monotonic()
+        assert proxy.get(USER_DATA).status == 200
+        waits.append(time.monotonic() - asked)
+    assert wait_for(proxy, "reloaded")["rules"] == 10_000
+    assert max(waits) < (time.monotonic() - began) / 4, "it read or made the rules in the event loop"
+
+
 def test_nobody_answers_where_no_daemon_runs(tmp_path: Path) -> None:
     words = [sys.executable, "-m", "imds_proxy", "reload", "--socket", str(tmp_path / "none.sock")]
     done = subprocess.run(words, capture_output=True, text=True, timeout=20)

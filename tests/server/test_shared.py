@@ -18,7 +18,7 @@ def test_a_reload_makes_another_and_leaves_the_old_one_as_it_was() -> None:
     ) -> tuple[int, int, bool]:
         old = daemon.shared
         limits = dataclasses.replace(Config().limits, head=4096)
-        new = apply(daemon, dataclasses.replace(Config(), limits=limits)).shared
+        new = apply(daemon, dataclasses.replace(Config(), limits=limits), daemon.shared.service.policy).shared
         with pytest.raises(dataclasses.FrozenInstanceError):
             old.rules = new.rules  # type: ignore[misc]
         return old.rules.max_head, new.rules.max_head, new.memory is old.memory
