@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from imds_proxy.protocol.profile import ItemClass, Profile
 from imds_proxy.protocol.target import Target
@@ -21,6 +22,9 @@ class PathPattern:
     below: bool
 
     @classmethod
+    @lru_cache(
+        maxsize=256
+    )  # a rule's patterns are read several times in a row, those of the provider for each
     def parse(cls, text: str) -> PathPattern:
         """Raises ValueError where `**` stands anywhere but at the end, or a segment is empty."""
         parts = text.strip("/").lower().split("/")
