@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from imds_proxy.protocol.items import PathPattern
+from imds_proxy.protocol.items import PathPattern, PatternsAnywhere
 
 
 class SensitivePaths:
@@ -18,6 +18,7 @@ class SensitivePaths:
         """Raises ValueError for a malformed pattern."""
         parsed = [PathPattern.parse(text) for text in patterns]
         self._patterns = tuple(PathPattern(p.text, _listing_too(p.segments), below=True) for p in parsed)
+        self._anywhere = PatternsAnywhere(self._patterns)
 
     @property
     def heads(self) -> tuple[tuple[str, ...], ...]:
@@ -26,12 +27,8 @@ class SensitivePaths:
 
     def match(self, segments: tuple[str, ...]) -> str | None:
         """The text of the first pattern that covers the path, else None."""
-        for offset in range(len(segments)):
-            rest = segments[offset:]
-            for pattern in self._patterns:
-                if pattern.matches(rest):
-                    return pattern.text
-        return None
+        found = self._anywhere.find(segments)
+        return None if found is None else self._patterns[found].text
 
     def touched_by(self, pattern: PathPattern) -> bool:
         """Whether some path that `pattern` matches is sensitive."""

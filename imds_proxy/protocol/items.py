@@ -5,7 +5,7 @@ Pure look-ups in a profile's tables; knows nothing of caches, callers or rules.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -62,6 +62,32 @@ class PathPattern:
         return all("*" in pair or pair[0] == pair[1] for pair in pairs)
 
 
+class PatternsAnywhere:
+    """Patterns that are looked for from each segment of a path on. A path may have a thousand segments, so
+    that at each only the patterns are asked that begin with it."""
+
+    __slots__ = ("_any", "_by_first", "_enough")
+
+    def __init__(self, patterns: Iterable[PathPattern]) -> None:
+        numbered = tuple(enumerate(patterns))
+        self._any = tuple(one for one in numbered if one[1].segments[0] == "*")
+        self._by_first = {
+            first: tuple(one for one in numbered if one[1].segments[0] in ("*", first))
+            for first in {pattern.segments[0] for _, pattern in numbered} - {"*"}
+        }
+        # Segments by which every pattern can tell.
+        self._enough = max((len(pattern.segments) for _, pattern in numbered), default=0) + 1
+
+    def find(self, segments: Sequence[str]) -> int | None:
+        """The number of the first pattern that matches from the first segment on (lower case) from which one
+        does; None where none does."""
+        for offset, first in enumerate(segments):
+            for number, pattern in self._by_first.get(first, self._any):
+                if pattern.matches(segments[offset : offset + self._enough]):
+                    return number
+        return None
+
+
 # What must never be kept as something else: found at any depth, since a service may be lenient with a prefix.
 _AT_ANY_DEPTH = (ItemClass.CREDENTIALS, ItemClass.NEVER)
 
@@ -74,15 +100,15 @@ class ItemClassifier:
         self._roots = profile.roots
         self._table = tuple((PathPattern.parse(text), item) for text, item in profile.item_classes)
         self._secret = tuple(row for row in self._table if row[1] in _AT_ANY_DEPTH)
+        self._anywhere = PatternsAnywhere(pattern for pattern, _ in self._secret)
         self._query = tuple(PathPattern.parse(text) for text in profile.query_items)
 
     def classify(self, target: Target) -> ItemClass:
         """The first matching row; a directory (or a version itself) is a listing; else UNKNOWN."""
         below = self._below_version(target.segments)
-        for start in range(1, len(below)):
-            for pattern, item in self._secret:
-                if pattern.matches(below[start:]):
-                    return item
+        secret = self._anywhere.find(below[1:])
+        if secret is not None:
+            return self._secret[secret][1]
         for pattern, item in self._table:
             if pattern.matches(below):
                 if target.directory and item in (ItemClass.SLOW, ItemClass.STATIC):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imds_proxy.protocol.items import ItemClassifier, PathPattern
+from imds_proxy.protocol.items import ItemClassifier, PathPattern, PatternsAnywhere
 from imds_proxy.protocol.profile import ALIBABA, ItemClass
 from imds_proxy.protocol.target import canonical_target
 
@@ -38,6 +40,41 @@ def kind(path: str) -> ItemClass:
 )
 def test_a_pattern_matches_whole_segments(pattern: str, path: str, matches: bool) -> None:
     assert PathPattern.parse(pattern).matches(path.split("/")) is matches
+
+
+PATTERNS = st.sampled_from(["a", "a/b", "a/*", "a/**", "*", "*/b", "*/b/**", "b/a/c", "c/**"])
+
+
+@given(st.lists(PATTERNS, max_size=6), st.lists(st.sampled_from("abcd"), max_size=8))
+def test_patterns_are_found_anywhere_as_asking_each_at_each_segment_would(
+    texts: list[str], segments: list[str]
+) -> None:
+    patterns = [PathPattern.parse(text) for text in texts]
+    expected = next(
+        (
+            number
+            for offset in range(len(segments))
+            for number, pattern in enumerate(patterns)
+            if pattern.matches(segments[offset:])
+        ),
+        None,
+    )
+    assert PatternsAnywhere(patterns).find(segments) == expected
+
+
+def test_a_path_of_a_thousand_segments_is_not_compared_with_each_pattern_at_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[PathPattern] = []
+    really = PathPattern.matches
+
+    def matches(one: PathPattern, segments: Sequence[str]) -> bool:
+        asked.append(one)
+        return really(one, segments)
+
+    monkeypatch.setattr(PathPattern, "matches", matches)
+    assert kind("/a" * 999 + "/meta-data/ram/security-credentials/role") is ItemClass.CREDENTIALS
+    assert len(asked) < 10
 
 
 @pytest.mark.parametrize("text", ["", "/", "**", "a//b", "a/**/b", "**/a"])
