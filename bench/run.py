@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -85,8 +86,10 @@ class Run:
                     self._add(workload.name, target, "rss_mib", resident_mib(target.pids))
 
     def start_up(self) -> None:
-        """From exec to the first connection that is accepted, one after the other."""
-        for _ in range(max(3, self.repeats)):
+        """From exec to the first connection that is accepted, one after the other: that of a machine on which
+        the proxy was started before, so with its bytecode."""
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+        for _ in range(3 * self.repeats):
             with ExitStack() as stack:
                 log = stack.enter_context((self.directory / "log").open("a"))
                 service = stack.enter_context(peers.upstream(0.0, log))

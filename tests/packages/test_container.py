@@ -52,6 +52,17 @@ def test_it_has_no_shell_and_nothing_else_to_run(store: Store, image: str) -> No
     store.buildah("rm", container)
 
 
+def test_its_bytecode_is_taken_whatever_times_its_files_have(store: Store, image: str) -> None:
+    container = store.buildah("from", image).strip()
+    root = Path(store.buildah("mount", container).strip())
+    sources = list(root.glob("usr/lib/imds-proxy/site-packages/imds_proxy/**/*.py"))
+    compiled = list(root.glob("usr/lib/imds-proxy/site-packages/imds_proxy/**/*.pyc"))
+    assert len(compiled) == len(sources) > 0
+    # PEP 552: by the source's hash, which is not looked at.
+    assert {int.from_bytes(one.read_bytes()[4:8], "little") for one in compiled} == {1}
+    store.buildah("rm", container)
+
+
 def test_the_health_check_tells_a_daemon_that_serves_from_none(store: Store, image: str) -> None:
     name = store.podman("run", "--detach", "--network", "none", "--read-only", image).strip()
     check = ["exec", name, *inspected(store, image)["Healthcheck"]["Test"][1:]]
