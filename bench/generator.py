@@ -49,7 +49,7 @@ class Load:
     connections: int = 1
     rate: float = 0.0
     distinct: int = 200  # heads
-    misses: bool = False  # items that nobody has asked for
+    misses: str = ""  # what is asked for: items that are there, or `own` of each caller, or `new` each time
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,8 @@ def heads(load: Load) -> list[str]:
     """Distinct heads: items under clients of many versions; in mode pair the PUT comes first."""
     found = []
     for number in range(load.distinct):
-        name = f"bench-{number}" if load.misses else ITEMS[number % len(ITEMS)]
+        own = "bench-%NUMBER%" if load.misses == "new" else f"bench-{number}"
+        name = own if load.misses else ITEMS[number % len(ITEMS)]
         lines = [f"GET /latest/meta-data/{name} HTTP/1.1", "Host: 100.100.100.200"]
         lines.append(f"User-Agent: client/1.{number // len(ITEMS)}")
         if load.mode == "pair":

@@ -8,7 +8,8 @@
  *   CALLERS processes with CONNECTIONS each; as users UID, UID+1, … where UID is not 0; RATE of all together.
  *   MODE: keep (one connection, many requests), once (a connection for each request), pair (a PUT on the
  *   connection before each GET, whose %TOKEN% is the token). HEADS: a file of heads, each followed by a NUL byte;
- *   in mode pair the first is the PUT. Prints "go" when the warm-up is over, then one line of JSON.
+ *   in mode pair the first is the PUT; %NUMBER% in a head is another number each time. Each caller has 20 heads,
+ *   nobody else's where there are enough. Prints "go" when the warm-up is over, then one line of JSON.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -93,8 +94,11 @@ static void send_more(struct connection *c) {
 }
 
 static void say(struct connection *c, const char *head, const char *token) {
-    const char *mark = strstr(head, "%TOKEN%");
-    if (mark && token)
+    static unsigned long asked;
+    const char *mark = strstr(head, "%TOKEN%"), *number = strstr(head, "%NUMBER%");
+    if (number)
+        c->size = snprintf(c->out, BUFFER, "%.*s%d-%lu%s", (int)(number - head), head, getpid(), asked++, number + 8);
+    else if (mark && token)
         c->size = snprintf(c->out, BUFFER, "%.*s%s%s", (int)(mark - head), head, token, mark + 7);
     else
         c->size = snprintf(c->out, BUFFER, "%s", head);
@@ -251,7 +255,7 @@ int main(int count, char **words) {
         if (pid < 0) die("fork");
         if (pid == 0) {
             srand(i + 1);
-            first_head = i * 7;
+            first_head = head_count >= callers * span ? i * span : i * 7;
             if (uid && (setgid(uid + i) < 0 || setuid(uid + i) < 0)) die("setuid");
             caller(connections, rate / callers);
         }

@@ -26,6 +26,8 @@ class CallerLimits:
         self._buckets: LRUCache[_Key, TokenBucket] = LRUCache(_MAX_CALLERS)
         # A bucket that somebody holds on to is found again: a caller never has two.
         self._held: WeakValueDictionary[_Key, TokenBucket] = WeakValueDictionary()
+        # The last look-ups, by identities as objects: to hash one costs more than to take from its bucket.
+        self._met: dict[tuple[int, str], tuple[Identity, Rate, TokenBucket]] = {}
 
     def change(self, hits: Rate, misses: Rate) -> None:
         """Other limits from now on; the buckets of those that stay the same carry over."""
@@ -38,14 +40,24 @@ class CallerLimits:
     def bucket(self, identity: Identity, rule: Rule | None, now: float) -> TokenBucket:
         """From which `hit` takes, until the limits change."""
         if rule is not None and rule.rate is not None:
-            return self._bucket((identity, f"rule {rule.name}", rule.rate), now)
-        return self._bucket((identity, "hits", self._hits), now)
+            return self._bucket(identity, f"rule {rule.name}", rule.rate, now)
+        return self._bucket(identity, "hits", self._hits, now)
 
     def miss(self, identity: Identity, now: float) -> float:
         """Counts a request that needs a call upstream: 0 if it may go on, else the seconds until one may."""
-        return _take(self._bucket((identity, "misses", self._misses), now), now)
+        return _take(self._bucket(identity, "misses", self._misses, now), now)
 
-    def _bucket(self, key: _Key, now: float) -> TokenBucket:
+    def _bucket(self, identity: Identity, which: str, rate: Rate, now: float) -> TokenBucket:
+        met = self._met.get((id(identity), which))
+        if met is not None and met[0] is identity and met[1] is rate:
+            return met[2]
+        if len(self._met) >= _MAX_CALLERS:
+            self._met.clear()
+        bucket = self._found((identity, which, rate), now)
+        self._met[id(identity), which] = identity, rate, bucket
+        return bucket
+
+    def _found(self, key: _Key, now: float) -> TokenBucket:
         bucket: TokenBucket | None = self._buckets.get(key)
         if bucket is None:
             bucket = self._held.get(key)

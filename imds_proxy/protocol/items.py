@@ -39,6 +39,11 @@ class PathPattern:
         """The segments that all begin with that it matches."""
         return self.segments[: self.segments.index("*")] if "*" in self.segments else self.segments
 
+    @property
+    def is_one_path(self) -> bool:
+        """Whether it matches one path and no other."""
+        return not self.below and "*" not in self.segments
+
     def matches(self, segments: Sequence[str]) -> bool:
         """Whether the whole of `segments` (lower case) matches; a prefix ends at a segment."""
         if len(segments) < len(self.segments) or (not self.below and len(segments) > len(self.segments)):
@@ -99,6 +104,12 @@ class ItemClassifier:
         self._versions = frozenset(profile.versions)
         self._roots = profile.roots
         self._table = tuple((PathPattern.parse(text), item) for text, item in profile.item_classes)
+        numbered = tuple((number, row[0]) for number, row in enumerate(self._table))
+        self._exact: dict[tuple[str, ...], int] = {}  # most rows are one path: these need no search
+        for number, pattern in numbered:
+            if pattern.is_one_path:
+                self._exact.setdefault(pattern.segments, number)
+        self._wide = tuple(one for one in numbered if not one[1].is_one_path)
         self._secret = tuple(row for row in self._table if row[1] in _AT_ANY_DEPTH)
         self._anywhere = PatternsAnywhere(pattern for pattern, _ in self._secret)
         self._query = tuple(PathPattern.parse(text) for text in profile.query_items)
@@ -109,14 +120,23 @@ class ItemClassifier:
         secret = self._anywhere.find(below[1:])
         if secret is not None:
             return self._secret[secret][1]
-        for pattern, item in self._table:
-            if pattern.matches(below):
-                if target.directory and item in (ItemClass.SLOW, ItemClass.STATIC):
-                    return ItemClass.LISTING
-                return item
+        row = self._row(below)
+        if row is not None:
+            item = self._table[row][1]
+            listed = target.directory and item in (ItemClass.SLOW, ItemClass.STATIC)
+            return ItemClass.LISTING if listed else item
         if target.directory or not below:
             return ItemClass.LISTING
         return ItemClass.UNKNOWN
+
+    def _row(self, below: tuple[str, ...]) -> int | None:
+        exact = self._exact.get(below)
+        for number, pattern in self._wide:
+            if exact is not None and exact < number:
+                break
+            if pattern.matches(below):
+                return number
+        return exact
 
     def takes_query(self, target: Target) -> bool:
         """Whether the item is one of those whose query has a meaning."""

@@ -18,13 +18,13 @@ from imds_proxy.policy.caller import Caller
 from imds_proxy.protocol.request import Request, RequestReader, Signal
 from imds_proxy.protocol.responses import CONTINUE, Answer, refusal_answer
 from imds_proxy.server.arrival import Arrival, Back, detached
+from imds_proxy.server.peer import Peer
 from imds_proxy.server.plans import Failure, Plan
-from imds_proxy.server.service import Peer
 from imds_proxy.server.shared import Shared
 
 _MAX_BUFFERED = 65536  # bytes of requests that wait for their turn
 _LINGER = 1.0  # seconds for a refused caller to read why
-_AT_A_TURN = 16  # pipelined requests, then other callers have their turn
+_AT_A_TURN, _H11_COSTS = 16, 16  # pipelined requests that are known; what one costs that h11 reads
 _TOUCH = 1.0  # seconds: the order in which idle connections make room is exact to this
 _NONE: Mapping[bytes, Plan] = MappingProxyType({})
 _NO_FAILURE = Failure()
@@ -260,11 +260,10 @@ class CallerConnection(asyncio.Protocol):
         out: list[bytes] = before or []
         left = _AT_A_TURN
         while not self._blocked:
-            if not left and self._reader.partial:
+            if left <= 0 and self._reader.partial:
                 self._yielded = True
                 asyncio.get_running_loop().call_soon(self._go_on)
                 break
-            left -= 1
             try:
                 request = self._reader.next()
             except Refused as error:
@@ -275,12 +274,11 @@ class CallerConnection(asyncio.Protocol):
                 if request is Signal.SEND_CONTINUE:
                     out.append(CONTINUE)
                 break
+            left -= 1 if self._reader.known is not None else _H11_COSTS
             known = self._reader.known if self._epoch == self._shared.attribution.epoch else None
             result = self._shared.service.begin(request, peer, self._arrived, known)
             if not isinstance(result, Answer):
-                self._current = request
-                self._task = asyncio.get_running_loop().create_task(result)
-                self._task.add_done_callback(partial(self._answered, request))
+                self._current, result.told = request, partial(self._answered, request)
                 break
             out.append(self._encode(request, result))
             if self._closes_after(request):
@@ -296,14 +294,14 @@ class CallerConnection(asyncio.Protocol):
         if self._current is None:
             self._advance()
 
-    def _answered(self, request: Request, task: asyncio.Task[Answer]) -> None:
-        self._task = self._current = None
-        if self._transport is None or task.cancelled():
+    def _answered(self, request: Request, answer: Answer) -> None:
+        self._current = None
+        if self._transport is None:
             return
-        answer = task.result()
         self._transport.write(self._encode(request, answer))
         if self._closes_after(request):
             self._draining = True
+        if self._draining or not self._reader.partial:
             self._rest()
         else:
             self._advance()
@@ -317,8 +315,9 @@ class CallerConnection(asyncio.Protocol):
             return
         if not self._reader.partial:  # else its time counts from its first byte
             self._since = self._shared.clock()
-        self._shared.register.touch(self)
-        self._touch_at = self._since + _TOUCH
+        if self._since >= self._touch_at:
+            self._shared.register.touch(self)
+            self._touch_at = self._since + _TOUCH
         if self._paused:
             self._paused = False
             self._transport.resume_reading()

@@ -7,52 +7,31 @@ from __future__ import annotations
 
 import asyncio
 import math
-import traceback
-from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Coroutine
 from typing import Any
 
-from imds_proxy.errors import INTERNAL, LOOP, RATE, SHARED_SOCKET, TOKEN_INVALID, Refusal, Refused
-from imds_proxy.ledger.tally import CallerTally, Cell
-from imds_proxy.policy.caller import Caller, Identity
+from imds_proxy.errors import LOOP, RATE, SHARED_SOCKET, TOKEN_INVALID, Refusal, Refused
+from imds_proxy.policy.caller import Identity
 from imds_proxy.policy.decision import Policy
 from imds_proxy.policy.limits import CallerLimits
 from imds_proxy.policy.rules import Rule
 from imds_proxy.protocol.profile import ItemClass, Profile
 from imds_proxy.protocol.request import Request
-from imds_proxy.protocol.responses import Answer, plain, refusal_answer
+from imds_proxy.protocol.responses import Answer, plain
 from imds_proxy.protocol.session import Session, session_kind
 from imds_proxy.protocol.target import Target
 from imds_proxy.protocol.tokens import parse_ttl
-from imds_proxy.server.events import Outcome, RequestEvents
-from imds_proxy.server.memory import Remembered
-from imds_proxy.server.plans import Entry, Failure, Lasting, Plan
+from imds_proxy.server.endings import Endings, cell_of
+from imds_proxy.server.events import RequestEvents
+from imds_proxy.server.peer import Peer
+from imds_proxy.server.pending import Deadlines, Pending, following
+from imds_proxy.server.plans import Entry, Lasting, Plan
 from imds_proxy.server.tokendesk import ForeignDesk, TokenMaker, Verdict
 from imds_proxy.upstream.cache import AnswerCache, Served
-from imds_proxy.upstream.flight import wait_until
+from imds_proxy.upstream.flight import follow, wait_until
 from imds_proxy.upstream.reader import ServiceReader
 
-
-async def _unknown() -> tuple[Caller, ...]:
-    return ()
-
-
 _LEAST = 0.05  # seconds for what needs no waiting, also when a pipelined request came to its turn too late
-
-
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """What a connection knows of its other end: the caller, the Host values it may send, what is remembered
-    for callers like it and of its client program, how to find the processes that hold its end (raises
-    Refused), and its counts."""
-
-    caller: Caller
-    hosts: frozenset[bytes]
-    remembered: Remembered = field(default_factory=Remembered)
-    failure: Failure = field(default_factory=Failure)
-    holders: Callable[[], Awaitable[tuple[Caller, ...]]] = _unknown
-    tally: CallerTally | None = None
 
 
 class Service:
@@ -74,13 +53,14 @@ class Service:
         self.limits = limits
         self.policy, self._profile, self._reader = policy, profile, reader
         self._tokens, self._foreign, self.events = tokens, foreign, events
-        self._deadline, self._clock = deadline, clock
+        self._deadline, self._clock, self._deadlines = deadline, clock, Deadlines(clock)
+        self._endings = Endings(events, clock)
         self.cache = cache
 
     def begin(
         self, request: Request, peer: Peer, arrived: float, known: bytes | None = None
-    ) -> Answer | Coroutine[Any, Any, Answer]:
-        """The answer, at once where nothing has to be waited for, else a coroutine for it.
+    ) -> Answer | Pending:
+        """The answer where nothing has to be waited for, else what will bring it.
 
         `arrived` is when the last byte of the head came (seconds, CLOCK_BOOTTIME): the deadline counts
         from there. `known` is the head, where it came before: a plan may be kept for it.
@@ -88,7 +68,7 @@ class Service:
         now = self._clock()
         session = session_kind(request.is_put, request.token is not None, peer.failure.at, now)
         if peer.caller.is_self:
-            return self._refuse(request, peer, session, Refused(LOOP))
+            return self._endings.refuse(request, peer, session, Refused(LOOP))
         memo = peer.remembered.decisions
         if self.policy.mode == "passthrough":
             decision = self.policy.decide(request, session, peer.hosts, peer.caller, memo)
@@ -96,7 +76,7 @@ class Service:
                 request, peer, session, decision.would_refuse, lambda: self._pass(request), arrived
             )
         if session is Session.HARDENED and not self._tokens.ready:
-            return self._begin_prepared(request, peer, session, arrived)
+            return following(self._begin_prepared(request, peer, session, arrived))
         identity = peer.caller.identity
         verdict = Verdict.VALID
         if session is Session.HARDENED and request.token is not None:
@@ -107,14 +87,16 @@ class Service:
             request, session, peer.hosts, peer.caller, memo, verdict is Verdict.ELSEWHERE
         )
         if decision.refusal is not None:
-            return self._refuse(request, peer, session, Refused(decision.refusal))
+            return self._endings.refuse(request, peer, session, Refused(decision.refusal))
         wait = self.limits.hit(identity, decision.rule, now)
         if session is Session.TOKEN:
             return self._token(request, peer, arrived, wait, known)
         if wait:
-            return self._refuse(request, peer, session, _too_fast(wait, "limits.hits, or its rule's rate"))
+            return self._endings.refuse(
+                request, peer, session, _too_fast(wait, "limits.hits, or its rule's rate")
+            )
         if verdict is Verdict.INVALID:
-            return self._refuse(request, peer, session, Refused(TOKEN_INVALID))
+            return self._endings.refuse(request, peer, session, Refused(TOKEN_INVALID))
         foreign = verdict is Verdict.FOREIGN
         cached = decision.rule is None or decision.rule.cache
         if cached and not foreign and not decision.exclusive:
@@ -122,11 +104,16 @@ class Service:
             if entry is not None:
                 entry.hits += 1
                 entry.used_at = now
-                self._record(request, peer, session, entry.answer.status, None, decision.would_refuse)
+                self._endings.record(request, peer, session, entry.answer.status, None, decision.would_refuse)
                 if known is not None and entry.answer.status == 200 and decision.would_refuse is None:
                     wire = entry.wire(request.method == "HEAD", request.keep_alive)
                     self._learn(known, request, peer, session, decision.rule, entry, wire)
                 return entry.answer
+
+        if not foreign and not decision.exclusive:
+            asked = self._ask(request, peer, session, decision.would_refuse, arrived, cached)
+            if asked is not None:
+                return asked
 
         async def work() -> Served:
             if decision.exclusive:
@@ -144,7 +131,7 @@ class Service:
         try:
             await wait_until(preparing, arrived + self._deadline - self._clock())
         except Refused as error:
-            return self._refuse(request, peer, session, error)
+            return self._endings.refuse(request, peer, session, error)
         result = self.begin(request, peer, arrived)
         return result if isinstance(result, Answer) else await result
 
@@ -167,7 +154,7 @@ class Service:
         now, identity, until = self._clock(), peer.caller.identity, math.inf
         if session is Session.HARDENED and request.token is not None:
             until = self._tokens.valid_until(request.token, identity)
-        cell = _cell_of(request, peer, session)
+        cell = cell_of(request, peer, session)
         if session is Session.FALLBACK or now >= until or cell is None:
             return
         bucket = self.limits.bucket(identity, rule, now)
@@ -177,16 +164,16 @@ class Service:
 
     def _token(
         self, request: Request, peer: Peer, arrived: float, wait: float, known: bytes | None
-    ) -> Answer | Coroutine[Any, Any, Answer]:
+    ) -> Answer | Pending:
         identity = peer.caller.identity
         try:
             ttl = parse_ttl(request.ttl, self._profile)
         except Refused as error:
-            return self._refuse(request, peer, Session.TOKEN, error)
+            return self._endings.refuse(request, peer, Session.TOKEN, error)
         again = self._tokens.again(identity, ttl)
         if again is not None and not wait:
             answer = _token_answer(again.token)
-            self._record(request, peer, Session.TOKEN, answer.status, None, None)
+            self._endings.record(request, peer, Session.TOKEN, answer.status, None, None)
             if known is not None:
                 wire = answer.encode(head_only=False, keep_alive=request.keep_alive)
                 self._learn(known, request, peer, Session.TOKEN, None, Lasting(again.until), wire)
@@ -198,6 +185,34 @@ class Service:
             return Served(_token_answer(await self._tokens.issue(identity, ttl)))
 
         return self._finish(request, peer, Session.TOKEN, None, issue, arrived)
+
+    def _ask(
+        self,
+        request: Request,
+        peer: Peer,
+        session: Session,
+        would_refuse: Refusal | None,
+        arrived: float,
+        cached: bool,
+    ) -> Answer | Pending | None:
+        """Asks the service where that can be done at once: most misses. None where `_read` has to."""
+        target, item, identity = request.target, request.item, peer.caller.identity
+        if item is ItemClass.NEVER or not self.cache.may_ask(target, cached=cached):
+            return None
+        now = self._clock()
+        wait = self.limits.miss(identity, now)
+        if wait:
+            return self._endings.refuse(request, peer, session, _too_fast(wait, "limits.misses"))
+        pending = Pending()
+
+        def over(result: Answer | Exception) -> None:
+            if not pending.over:  # else its time was over before
+                pending.bring(self._endings.ended(request, peer, session, would_refuse, result))
+
+        until = max(now + _LEAST, arrived + self._deadline)
+        self._deadlines.add(until, pending, over)
+        self.cache.ask(target, item, identity, self._same_sensitivity(target), over)
+        return pending
 
     async def _ask_holders(self, request: Request, session: Session, peer: Peer) -> None:
         """Raises Refused when a process that holds this connection may not read the item."""
@@ -251,7 +266,7 @@ class Service:
             await self._reader.forward(request.method, request.target, request.item, tuple(headers))
         )
 
-    async def _finish(
+    def _finish(
         self,
         request: Request,
         peer: Peer,
@@ -259,68 +274,26 @@ class Service:
         would_refuse: Refusal | None,
         work: Callable[[], Coroutine[Any, Any, Served]],
         arrived: float,
-    ) -> Answer:
+    ) -> Pending:
         """Waits for the work until the deadline; past it the work goes on for the next who asks."""
-        task = asyncio.get_running_loop().create_task(work())
-        task.add_done_callback(_look_at)
-        try:
-            served = await wait_until(task, max(_LEAST, arrived + self._deadline - self._clock()))
-        except Refused as error:
-            return self._refuse(request, peer, session, error)
-        except Exception as error:  # a defect of ours: one request fails, the daemon goes on
-            return self._refuse(request, peer, session, Refused(INTERNAL, _where(error)))
-        answer = served.answer
-        self._record(request, peer, session, answer.status, None, would_refuse, served.stale)
-        return answer
+        pending, now = Pending(), self._clock()
 
-    def _refuse(self, request: Request, peer: Peer, session: Session, error: Refused) -> Answer:
-        self._record(request, peer, session, error.refusal.status, error, None)
-        return refusal_answer(error.refusal, error.retry_after)
-
-    def _record(
-        self,
-        request: Request,
-        peer: Peer,
-        session: Session,
-        status: int,
-        error: Refused | None,
-        would_refuse: Refusal | None,
-        stale: bool = False,
-    ) -> None:
-        if status != 200 and session in (Session.TOKEN, Session.HARDENED):
-            why = error.refusal.slug if error else f"status-{status}"
-            peer.failure.note(self._clock(), f"{session.value}:{why}")
-        if error is None and would_refuse is None and not stale:
-            cell = _cell_of(request, peer, session)
-            if cell is not None:
-                self.events.bump(cell)
+        def over(result: Served | Exception) -> None:
+            if pending.over:
                 return
-        self.events.record(
-            Outcome(
-                caller=peer.caller,
-                session=session,
-                path=request.target.shown,
-                item=request.item.value,
-                refusal=error.refusal if error else None,
-                would_refuse=would_refuse,
-                detail=error.detail if error else "",
-                stale=stale,
-                agent=request.agent,
-                cause=peer.failure.why if session is Session.FALLBACK else "",
-            ),
-            peer.tally or self.events.tally_of(peer.caller),
-        )
+            stale = isinstance(result, Served) and result.stale
+            answer = result.answer if isinstance(result, Served) else result
+            pending.bring(self._endings.ended(request, peer, session, would_refuse, answer, stale))
+
+        until = max(now + _LEAST, arrived + self._deadline)
+        self._deadlines.add(until, pending, over)
+        follow(work(), over)
+        return pending
 
 
 def _asked(request: Request) -> str:
     session = Session.TOKEN if request.is_put else Session.HARDENED
     return str(session.value)
-
-
-def _cell_of(request: Request, peer: Peer, session: Session) -> Cell | None:
-    """Where requests like this one are counted that were allowed, with nothing to say, if one was."""
-    path = None if request.is_put else request.target.shown
-    return peer.tally.cells.get((path, session, request.agent, None)) if peer.tally is not None else None
 
 
 def _too_fast(wait: float, which: str) -> Refused:
@@ -330,12 +303,6 @@ def _too_fast(wait: float, which: str) -> Refused:
 def _token_answer(token: str) -> Answer:
     # No newline: clients use the body as it is (CLIENTS).
     return plain(200, token.encode("latin-1"))
-
-
-def _where(error: Exception) -> str:
-    # Not the error's own text, which may quote a secret.
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__} in {Path(frame.filename).name}, line {frame.lineno}"
 
 
 def _look_at(task: asyncio.Task[Any]) -> None:

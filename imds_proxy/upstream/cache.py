@@ -175,6 +175,40 @@ class AnswerCache:
             stored.used_at = self._clock()
         return Served(answer)
 
+    def may_ask(self, target: Target, *, cached: bool) -> bool:
+        """Whether `ask` may be: the service is not being asked for it, nothing has to be waited for before it
+        is, and nothing is kept that would do if it cannot be."""
+        if not (self._reader.ready and self._flights.may_begin(target.key)):
+            return False
+        old = self._store.get(target.key) if cached and self._rules.enabled else None
+        return old is None or not self._is_good(old, tried=True)
+
+    def ask(
+        self,
+        target: Target,
+        item: ItemClass,
+        caller: Hashable,
+        allow: Callable[[Target], bool],
+        told: Callable[[Answer | Exception], None],
+    ) -> None:
+        """Reads as `read` does, at once and without a task; `told` gets what that would return or raise."""
+        self.misses += 1
+        asked, removals = self._clock(), self._roles.removals
+
+        def over(result: Answer | Exception) -> None:
+            if not isinstance(result, Exception):
+                try:
+                    self._got(target, item, caller, result, asked, removals)
+                except Exception as error:  # a defect of ours: whoever waits is told
+                    result = error
+            self._flights.end(target.key, result)
+            if (stored := self._store.get(target.key)) is not None:
+                stored.used_at = self._clock()
+            told(result)
+
+        self._reader.ask(target, item, allow, over)
+        self._flights.begin(target.key)  # never over before
+
     def tend(self) -> None:
         """Asks ahead for credentials that are in use, and whether their roles are still there; forgets
         secrets whose time is over. To be called every second or so."""
@@ -207,9 +241,8 @@ class AnswerCache:
     def _start(self, target: Target, item: ItemClass) -> None:
         if target.key in self._flights:
             return
-        task = asyncio.get_running_loop().create_task(
-            self._ask(target, item, OURS, self._clock() + _AHEAD, _same(target))
-        )
+        asked = self._ask(target, item, OURS, self._clock() + _AHEAD, _same(target))
+        task = asyncio.get_running_loop().create_task(asked)
         task.add_done_callback(_look_at)
 
     async def _ask(
@@ -223,18 +256,24 @@ class AnswerCache:
         async def fetch() -> Answer:
             asked, removals = self._clock(), self._roles.removals
             answer = await self._reader.read(target, item, allow)
-            overtaken = removals != self._roles.removals
-            self._note(target, item, answer, asked)
-            old, kept = self._store.get(target.key), self._kept(target, item, answer)
-            if kept is not None and not (overtaken and kept.secret):
-                # Whoever asked for it first goes on owning it.
-                kept.owner, kept.hits = (old.owner, old.hits) if old else (caller, 0)
-                self._store.put(target.key, kept)
-            elif answer.status < 500 and answer.status != 429:
-                self._store.forget(target.key)  # whatever it was, it is no more
+            self._got(target, item, caller, answer, asked, removals)
             return answer
 
         return await self._flights.join(target.key, caller, until, fetch)
+
+    def _got(
+        self, target: Target, item: ItemClass, caller: Hashable, answer: Answer, asked: float, removals: int
+    ) -> None:
+        """Keeps an answer that was asked for at that time, when so many roles had been removed."""
+        overtaken = removals != self._roles.removals
+        self._note(target, item, answer, asked)
+        old, kept = self._store.get(target.key), self._kept(target, item, answer)
+        if kept is not None and not (overtaken and kept.secret):
+            # Whoever asked for it first goes on owning it.
+            kept.owner, kept.hits = (old.owner, old.hits) if old else (caller, 0)
+            self._store.put(target.key, kept)
+        elif answer.status < 500 and answer.status != 429:
+            self._store.forget(target.key)  # whatever it was, it is no more
 
     def _note(self, target: Target, item: ItemClass, answer: Answer, asked: float) -> None:
         """Learns from an answer what it says of others: the service's time, and which roles there are."""
@@ -249,9 +288,11 @@ class AnswerCache:
 
     def _kept(self, target: Target, item: ItemClass, answer: Answer) -> Stored | None:
         """The answer for the store; None: not to be kept."""
+        if not self._rules.enabled or not answer.complete:
+            return None
         now = self._clock()
         usual = self._rules.freshness.of(item, target.query is not None, answer.status, now)
-        if usual is None or not answer.complete or not self._rules.enabled:
+        if usual is None:
             return None
         sets: tuple[CredentialTimes, ...] | None = ()
         if item is ItemClass.CREDENTIALS and answer.status == 200:

@@ -7,15 +7,22 @@ for or not HTTP ends the connection and never reaches a caller.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import h11
 
 from imds_proxy.errors import UPSTREAM_BROKEN, UPSTREAM_TOO_LARGE, Refused
 from imds_proxy.protocol.responses import Answer
-from imds_proxy.upstream.plainanswer import MAX_HEAD, Headers, encode_request, plain_answer
+from imds_proxy.upstream.plainanswer import (
+    MAX_HEAD,
+    Headers,
+    PlainHeads,
+    header_lines,
+    request_line,
+)
 
 # Headers that say something of the item; all others are hop-by-hop or the service's own business.
 _PASSED = {
@@ -44,15 +51,23 @@ class StaleConnection(Exception):
     """A pooled connection was closed by the service before it answered a byte."""
 
 
+Told = Callable[[UpstreamAnswer | Exception], None]
+"""Told once what came of a question."""
+
+
 class UpstreamConnection(asyncio.Protocol):
     """One keep-alive connection; one exchange at a time."""
 
-    def __init__(self, max_body: int) -> None:
-        self._max_body = max_body
+    def __init__(self, max_body: int, heads: PlainHeads) -> None:
+        self._max_body, self._heads = max_body, heads
+        self._loop = asyncio.get_running_loop()
+        self._lines: tuple[Headers, bytes] = ((), b"")  # the last headers, and how they are written
+        self._until = 0.0
         self._asked: tuple[str, str, Headers] | None = None
         self._http: h11.Connection | None = None  # of this exchange, once its answer is not plain
         self._transport: asyncio.Transport | None = None
-        self._waiter: asyncio.Future[UpstreamAnswer] | None = None
+        self._told: Told | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._response: h11.Response | None = None
         self._body = bytearray()
         self._informational = 0
@@ -71,25 +86,42 @@ class UpstreamConnection(asyncio.Protocol):
         Raises Refused (502) for a broken one, StaleConnection when a reused connection was already
         dead, TimeoutError after `timeout` seconds. The connection is usable again only if `usable`.
         """
-        if self._transport is None or self._waiter is not None or not self.usable:
-            raise StaleConnection
-        self._response, self._heard, self._informational = None, False, 0
-        self._body.clear()
-        self._asked, self._http = (method, target, headers), None
-        loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[UpstreamAnswer] = loop.create_future()
-        self._waiter = waiter
-        self._transport.write(encode_request(method, target, headers))
-        timer = loop.call_later(timeout, _give_up, waiter)
+        waiter: asyncio.Future[UpstreamAnswer] = asyncio.get_running_loop().create_future()
+        self.ask(method, target, headers, timeout, partial(_tell, waiter))
         try:
             return await waiter
         except BaseException:
             self.abort()
             raise
-        finally:
-            timer.cancel()
-            self._waiter = self._asked = self._http = None
-            self.exchanges += 1
+
+    def ask(self, method: str, target: str, headers: Headers, timeout: float, told: Told) -> None:
+        """The same without a wait: `told` gets the answer, or what `exchange` would raise.
+
+        Raises StaleConnection, and tells nobody, where it cannot be asked any more.
+        """
+        if self._transport is None or self._told is not None or not self.usable:
+            raise StaleConnection
+        if headers is not self._lines[0]:
+            self._lines = headers, header_lines(headers)
+        data = request_line(method, target) + self._lines[1]
+        self._response, self._heard, self._informational = None, False, 0
+        self._body.clear()
+        self._asked, self._told = (method, target, headers), told
+        self._transport.write(data)
+        self._until = self._loop.time() + timeout
+        if self._timer is None:
+            self._timer = self._loop.call_later(timeout, self._look_at_time)
+
+    def _look_at_time(self) -> None:
+        """One timer after the other, not one for each question."""
+        self._timer = None
+        if self._told is None:
+            return
+        left = self._until - self._loop.time()
+        if left > 0:
+            self._timer = self._loop.call_later(left, self._look_at_time)
+        else:
+            self._fail(TimeoutError())
 
     def abort(self) -> None:
         """Drops the connection at once."""
@@ -99,20 +131,21 @@ class UpstreamConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes of an answer, or of nothing that was asked."""
-        if self._waiter is None or self._waiter.done():
+        if self._told is None:
             # Bytes that nobody asked for would be the next caller's answer.
             self.abort()
             return
-        plain = plain_answer(data) if not self._heard and len(data) <= self._max_body else None
+        plain = self._heads.read(data) if not self._heard and len(data) <= self._max_body else None
         self._heard = True
         if plain is None:
             self._parse(data)
         else:
-            self._answer(plain.status, plain.reason, plain.headers, plain.body, framed=True)
+            head, body = plain
+            self._answer(head.status, head.reason, head.headers, body, framed=True)
 
     def eof_received(self) -> bool:
         """The service will send no more."""
-        if self._waiter is not None and not self._waiter.done():
+        if self._told is not None:
             if not self._heard:
                 self._no_answer()
             else:
@@ -123,7 +156,9 @@ class UpstreamConnection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """The connection is gone."""
         self.usable = False
-        if self._waiter is not None and not self._waiter.done():
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._told is not None:
             if self._heard:
                 self._fail(Refused(UPSTREAM_BROKEN, f"cut: {error or 'closed'}"))
             else:
@@ -133,9 +168,16 @@ class UpstreamConnection(asyncio.Protocol):
         self._fail(StaleConnection() if self.exchanges else Refused(UPSTREAM_BROKEN, "closed unanswered"))
 
     def _fail(self, error: Exception) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_exception(error)
         self.abort()
+        self._end(error)
+
+    def _end(self, result: UpstreamAnswer | Exception) -> None:
+        told, self._told = self._told, None
+        if told is None:
+            return
+        self._asked = self._http = None
+        self.exchanges += 1
+        told(result)
 
     def _parse(self, data: bytes) -> None:
         try:
@@ -193,16 +235,16 @@ class UpstreamConnection(asyncio.Protocol):
         self._answer(response.status_code, reason, tuple(response.headers), bytes(self._body), framed=framed)
 
     def _answer(self, status: int, reason: bytes, headers: Headers, body: bytes, *, framed: bool) -> None:
-        if self._waiter is None:
-            raise AssertionError("an answer is to something")
-        passed = tuple((_PASSED[name], value) for name, value in headers if name in _PASSED)
+        passed = tuple([(_PASSED[name], value) for name, value in headers if name in _PASSED])
         by_name: Mapping[bytes, bytes] = dict(headers)
         answer = Answer(status, reason, passed, body, framed)
-        self._waiter.set_result(
-            UpstreamAnswer(answer, by_name.get(b"location"), by_name.get(b"content-encoding"))
-        )
+        self._end(UpstreamAnswer(answer, by_name.get(b"location"), by_name.get(b"content-encoding")))
 
 
-def _give_up(waiter: asyncio.Future[UpstreamAnswer]) -> None:
-    if not waiter.done():
-        waiter.set_exception(TimeoutError())
+def _tell(waiter: asyncio.Future[UpstreamAnswer], result: UpstreamAnswer | Exception) -> None:
+    if waiter.done():
+        return
+    if isinstance(result, Exception):
+        waiter.set_exception(result)
+    else:
+        waiter.set_result(result)

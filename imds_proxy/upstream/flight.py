@@ -16,10 +16,10 @@ T = TypeVar("T")
 
 
 class SingleFlight(Generic[T]):
-    """Shares one running task for each key."""
+    """Shares one running task for each key, or what somebody else will tell."""
 
     def __init__(self) -> None:
-        self._flights: dict[Hashable, asyncio.Task[T]] = {}
+        self._flights: dict[Hashable, asyncio.Future[T]] = {}
 
     def __len__(self) -> int:
         return len(self._flights)
@@ -27,7 +27,7 @@ class SingleFlight(Generic[T]):
     def __contains__(self, key: Hashable) -> bool:
         return key in self._flights
 
-    def join(self, key: Hashable, start: Callable[[], Coroutine[Any, Any, T]]) -> asyncio.Task[T]:
+    def join(self, key: Hashable, start: Callable[[], Coroutine[Any, Any, T]]) -> asyncio.Future[T]:
         """The running task for `key`, started by `start` if there is none."""
         flight = self._flights.get(key)
         if flight is None:
@@ -35,7 +35,20 @@ class SingleFlight(Generic[T]):
             flight.add_done_callback(lambda task: self._land(key, task))
         return flight
 
-    def _land(self, key: Hashable, task: asyncio.Task[T]) -> None:
+    def begin(self, key: Hashable) -> None:
+        """A flight without a task: whoever begins it ends it."""
+        self._flights[key] = asyncio.get_running_loop().create_future()
+
+    def end(self, key: Hashable, result: T | Exception) -> None:
+        """Tells all who joined what came of a flight that was begun."""
+        flight = self._flights.pop(key)
+        if isinstance(result, Exception):
+            flight.set_exception(result)
+            flight.exception()  # nobody may have joined
+        else:
+            flight.set_result(result)
+
+    def _land(self, key: Hashable, task: asyncio.Future[T]) -> None:
         self._flights.pop(key, None)
         _look_at(task)
 
@@ -52,12 +65,28 @@ class FairFlight(Generic[T]):
     def __contains__(self, key: Hashable) -> bool:
         return key in self._flights
 
+    def may_begin(self, key: Hashable) -> bool:
+        """Whether a flight could begin now: nobody is in one or waits for one, and no turn has to be waited
+        for."""
+        return key not in self._flights and key not in self._begun and self._gate.is_free
+
+    def begin(self, key: Hashable) -> None:
+        """Begins a flight that may; whoever begins it ends it."""
+        self._gate.take()
+        self._flights.begin(key)
+
+    def end(self, key: Hashable, result: T | Exception) -> None:
+        """See `SingleFlight.end`."""
+        self._flights.end(key, result)
+
     async def join(
         self, key: Hashable, caller: Hashable, until: float, start: Callable[[], Coroutine[Any, Any, T]]
     ) -> T:
         """The result of the flight for `key`. Raises Refused(busy) when it did not begin in this caller's
         time, which ends at `until` at the latest, and whatever the flight itself raises."""
-        if key not in self._flights and not (key not in self._begun and self._gate.at_once(caller)):
+        if self.may_begin(key):
+            self._gate.take()
+        elif key not in self._flights:
             await self._turn_or_flight(key, caller, until)
         return await asyncio.shield(self._flights.join(key, start))
 
@@ -80,7 +109,7 @@ class FairFlight(Generic[T]):
                 del self._begun[key]
 
 
-async def wait_until(task: asyncio.Task[T], seconds: float) -> T:
+async def wait_until(task: asyncio.Future[T], seconds: float) -> T:
     """The task's result; after `seconds` raises Refused(deadline) while the task goes on."""
     if not task.done():
         loop = asyncio.get_running_loop()
@@ -102,7 +131,18 @@ async def wait_until(task: asyncio.Task[T], seconds: float) -> T:
     return task.result()
 
 
-def _look_at(task: asyncio.Task[Any]) -> None:
+def follow(work: Coroutine[Any, Any, T], told: Callable[[T | Exception], None]) -> None:
+    """Does what has to be waited for; `told` gets its result, or the error that it ended with."""
+
+    def over(task: asyncio.Task[T]) -> None:
+        if not task.cancelled():
+            error = task.exception()
+            told(error if isinstance(error, Exception) else task.result())
+
+    asyncio.get_running_loop().create_task(work).add_done_callback(over)
+
+
+def _look_at(task: asyncio.Future[Any]) -> None:
     """Nobody may be left to look at its error."""
     if not task.cancelled():
         task.exception()

@@ -47,15 +47,16 @@ class UpstreamGate:
         self._queue = queue
         self._budget.change(rate, self._clock())
 
-    def at_once(self, caller: Hashable) -> bool:
-        """Takes the caller's turn, if it need not wait for it."""
-        now = self._clock()
+    @property
+    def is_free(self) -> bool:
+        """Whether nobody has to wait for a turn now."""
         if len(self._sparse) or len(self._others):
             return False
-        if self._budget.wait(now, sparse=False) > 0:
-            return False
-        self._budget.take(now)
-        return True
+        return self._budget.wait(self._clock(), sparse=False) <= 0
+
+    def take(self) -> None:
+        """A turn, while the gate `is_free`."""
+        self._budget.take(self._clock())
 
     async def turn(self, caller: Hashable, until: float) -> None:
         """Waits for the caller's turn, until `until` at most (a read: no longer than the queue allows).

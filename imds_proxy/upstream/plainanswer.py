@@ -7,7 +7,7 @@ it ends, or that the connection ends. Of any other nothing is said here: h11 rea
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
@@ -19,35 +19,67 @@ _FRAMING = frozenset({b"transfer-encoding", b"connection", b"upgrade", b"trailer
 _BODYLESS = frozenset({204, 205, 304})
 
 
+_MOST_KNOWN = 128
+
+
 @dataclass(frozen=True, slots=True)
-class PlainAnswer:
-    """Header names are lower-case; `content-length` is among them."""
+class PlainHead:
+    """What a head says; header names are lower-case. `length` is that of the body, in bytes."""
 
     status: int
     reason: bytes
     headers: Headers
-    body: bytes = field(repr=False)  # may hold credentials
+    length: int
 
 
-def encode_request(method: str, target: str, headers: Headers) -> bytes:
-    """The head of a request without a body, as h11 would write it.
+class PlainHeads:
+    """Reads plain answers. What their heads say is remembered by their exact bytes: most come again."""
 
-    Raises ValueError where a part of it would begin a line or a word of its own.
+    def __init__(self) -> None:
+        self._known: dict[bytes, PlainHead] = {}
+
+    def read(self, data: bytes) -> tuple[PlainHead, bytes] | None:
+        """Head and body of the answer that these bytes are, all of them; None where h11 has to say what they
+        are."""
+        end = data.find(b"\r\n\r\n", 0, MAX_HEAD)
+        if end < 0:
+            return None
+        text = data[:end]
+        head = self._known.get(text)
+        if head is None:
+            head = plain_head(text)
+            if head is None:
+                return None
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known[text] = head
+        body = data[end + 4 :]
+        return (head, body) if len(body) == head.length else None
+
+
+def header_lines(headers: Headers) -> bytes:
+    """Headers as they stand in a request without a body, and its end, as h11 would write them.
+
+    Raises ValueError where one of them would begin a line of its own.
     """
-    lines = [f"{method} {target} HTTP/1.1".encode("ascii"), *(b"%b: %b" % header for header in headers)]
-    data = b"\r\n".join((*lines, b"", b""))
-    ends = len(lines) + 1
-    if data.count(b"\n") != ends or data.count(b"\r") != ends or b"\0" in data or lines[0].count(b" ") != 2:
-        raise ValueError("a request line or header that is none")
+    data = b"".join([*(b"%b: %b\r\n" % header for header in headers), b"\r\n"])
+    lines = len(headers) + 1
+    if data.count(b"\n") != lines or data.count(b"\r") != lines or b"\0" in data:
+        raise ValueError("a header that is none")
     return data
 
 
-def plain_answer(data: bytes) -> PlainAnswer | None:
-    """The answer that these bytes are, all of them; None where h11 has to say what they are."""
-    end = data.find(b"\r\n\r\n", 0, MAX_HEAD)
-    if end < 0:
-        return None
-    first, *lines = data[:end].split(b"\r\n")
+def request_line(method: str, target: str) -> bytes:
+    """The first line. Raises ValueError where it would be more than one, or of more than three words."""
+    line = f"{method} {target} HTTP/1.1\r\n".encode("ascii")
+    if line.count(b" ") != 2 or line.count(b"\n") != 1 or line.count(b"\r") != 1 or b"\0" in line:
+        raise ValueError("a request line that is none")
+    return line
+
+
+def plain_head(text: bytes) -> PlainHead | None:
+    """What a head without its last empty line says, if it is one of a plain answer."""
+    first, *lines = text.split(b"\r\n")
     status = _STATUS.fullmatch(first)
     if status is None or int(status[1]) in _BODYLESS:
         return None
@@ -65,7 +97,4 @@ def plain_answer(data: bytes) -> PlainAnswer | None:
                 return None
             length = int(value)
         headers.append((name, value))
-    body = data[end + 4 :]
-    if length is None or len(body) != length:
-        return None
-    return PlainAnswer(int(status[1]), status[2], tuple(headers), body)
+    return None if length is None else PlainHead(int(status[1]), status[2], tuple(headers), length)

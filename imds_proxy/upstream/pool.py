@@ -11,14 +11,18 @@ import socket
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from imds_proxy.errors import DEADLINE, UNREACHABLE, UPSTREAM_BROKEN, Refused
-from imds_proxy.upstream.exchange import StaleConnection, UpstreamAnswer, UpstreamConnection
+from imds_proxy.upstream.exchange import StaleConnection, Told, UpstreamAnswer, UpstreamConnection
+from imds_proxy.upstream.flight import follow
 from imds_proxy.upstream.gate import OURS, UpstreamGate
+from imds_proxy.upstream.plainanswer import PlainHeads
 from imds_proxy.upstream.traffic import Traffic
 
 _RETRY_CONNECT = 0.05  # seconds between tries to connect to a service that is restarting
 _MAX_WAITING = 4096
+_NOT_FREE = "no connection to the service was free in time"
 _SO_MARK = 36  # asm-generic/socket.h
 
 
@@ -50,9 +54,10 @@ class Pool:
         self._host, self._port, self._limits, self._clock = host, port, limits, clock
         self._gate = gate
         self._traffic = traffic if traffic is not None else Traffic(clock)
+        self._heads = PlainHeads()
         self._idle: deque[UpstreamConnection] = deque()
         self._open = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: deque[Callable[[], bool]] = deque()  # each tells whether it takes the place
         self._down_since: float | None = None
         self._retry_at, self._why_down = 0.0, ""
         self._closed = False
@@ -63,6 +68,70 @@ class Pool:
         """How many connections are open, usable and not in use."""
         return sum(connection.usable for connection in self._idle)
 
+    @property
+    def ready(self) -> bool:
+        """Whether a GET needs no connection of its own: there is one for it, or one will be free."""
+        if self._open >= self._limits.connections:
+            return len(self._waiting) < _MAX_WAITING
+        while self._idle and not self._idle[-1].usable:
+            self._idle.pop()
+        return bool(self._idle)
+
+    def ask(self, target: str, headers: tuple[tuple[bytes, bytes], ...], told: Told) -> None:
+        """A GET whose turn was taken before, while the pool is `ready`: costs no task. `told` gets what `get`
+        would return or raise, never before this returns."""
+        until = self._clock() + self._limits.patience
+        if self._open < self._limits.connections:
+            self._send(self._idle.pop(), target, headers, until, told)
+            self._open += 1
+        else:
+            self._waiting.append(partial(self._send_later, target, headers, until, told))
+
+    def _send_later(
+        self, target: str, headers: tuple[tuple[bytes, bytes], ...], until: float, told: Told
+    ) -> bool:
+        """At a place that is free now; whether it is taken."""
+        if self._clock() >= until:
+            told(Refused(DEADLINE, _NOT_FREE))
+            return False
+        connection = self._take_idle()
+        if connection is None:
+            follow(self._get("GET", target, headers, until, paid=True), told)
+            return False
+        self._send(connection, target, headers, until, told)
+        return True
+
+    def _send(
+        self,
+        connection: UpstreamConnection,
+        target: str,
+        headers: tuple[tuple[bytes, bytes], ...],
+        until: float,
+        told: Told,
+    ) -> None:
+        over = partial(self._over, connection, target, headers, until, told)
+        connection.ask("GET", target, headers, self._limits.read_timeout, over)
+
+    def _over(
+        self,
+        connection: UpstreamConnection,
+        target: str,
+        headers: tuple[tuple[bytes, bytes], ...],
+        until: float,
+        told: Told,
+        result: UpstreamAnswer | Exception,
+    ) -> None:
+        if isinstance(result, StaleConnection):
+            self._leave(connection)
+            follow(self._get("GET", target, headers, until, paid=True), told)
+            return
+        result = self._judged("GET", until - self._limits.patience, result)
+        self._leave(connection)
+        if self._again(result, until):
+            follow(self._get("GET", target, headers, until, paid=False), told)
+        else:
+            told(result)
+
     async def get(
         self, method: str, target: str, headers: tuple[tuple[bytes, bytes], ...], *, paid: bool = False
     ) -> UpstreamAnswer:
@@ -71,12 +140,20 @@ class Pool:
         Tried again when the pooled connection turns out stale, and while the service throttles and patience
         allows.
         """
-        until = self._clock() + self._limits.patience
+        return await self._get(method, target, headers, self._clock() + self._limits.patience, paid=paid)
+
+    async def _get(
+        self, method: str, target: str, headers: tuple[tuple[bytes, bytes], ...], until: float, *, paid: bool
+    ) -> UpstreamAnswer:
         while True:
             reply = await self._exchange(method, target, headers, until, reuse=True, paid=paid)
-            if self._gate is None or reply.answer.status != 429 or self._clock() >= until:
+            if not self._again(reply, until):
                 return reply
             paid = False
+
+    def _again(self, reply: UpstreamAnswer | Exception, until: float) -> bool:
+        throttled = isinstance(reply, UpstreamAnswer) and reply.answer.status == 429
+        return throttled and self._gate is not None and self._clock() < until
 
     async def put(self, target: str, headers: tuple[tuple[bytes, bytes], ...]) -> UpstreamAnswer:
         """A PUT, on a fresh connection always, since it is never repeated. Raises Refused."""
@@ -104,31 +181,40 @@ class Pool:
         await self._enter(until)
         sent_at = self._clock()
         connection: UpstreamConnection | None = None
+        result: UpstreamAnswer | Exception
         try:
             while True:
-                connection = (self._take_idle() if reuse else None) or await self._connect(until)
                 try:
-                    reply = await connection.exchange(method, target, headers, self._limits.read_timeout)
+                    connection = (self._take_idle() if reuse else None) or await self._connect(until)
+                    result = await connection.exchange(method, target, headers, self._limits.read_timeout)
                 except StaleConnection:
-                    if not reuse:
-                        raise Refused(UPSTREAM_BROKEN, "closed unanswered") from None
-                except (TimeoutError, asyncio.TimeoutError):
-                    self._overloaded(sent_at, None)
-                    raise Refused(DEADLINE, "upstream.read_timeout") from None
-                else:
-                    if reply.answer.status in (429, 503):
-                        self._overloaded(sent_at, reply)
-                    self._traffic.answered(method, reply.answer.status)
-                    return reply
-        except Refused as error:
-            self._traffic.failed(method, error)
-            raise
+                    if reuse:
+                        continue
+                    result = Refused(UPSTREAM_BROKEN, "closed unanswered")
+                except (Refused, TimeoutError, asyncio.TimeoutError) as error:
+                    result = error
+                result = self._judged(method, sent_at, result)
+                if isinstance(result, Exception):
+                    raise result
+                return result
         finally:
             self._leave(connection)
 
-    def _overloaded(self, sent_at: float, reply: UpstreamAnswer | None) -> None:
-        if self._gate is not None:
-            self._gate.overloaded(sent_at, reply.retry_after if reply else None)
+    def _judged(
+        self, method: str, sent_at: float, result: UpstreamAnswer | Exception
+    ) -> UpstreamAnswer | Exception:
+        """Counts what came of a call, and tells the gate of an overload."""
+        if isinstance(result, UpstreamAnswer):
+            if result.answer.status in (429, 503) and self._gate is not None:
+                self._gate.overloaded(sent_at, result.retry_after)
+            self._traffic.answered(method, result.answer.status)
+        elif isinstance(result, (TimeoutError, asyncio.TimeoutError)):
+            if self._gate is not None:
+                self._gate.overloaded(sent_at, None)
+            result = Refused(DEADLINE, "upstream.read_timeout")
+        if isinstance(result, Refused):
+            self._traffic.failed(method, result)
+        return result
 
     def _take_idle(self) -> UpstreamConnection | None:
         # The most recently used first: the least likely to have been closed meanwhile.
@@ -145,11 +231,11 @@ class Pool:
         if len(self._waiting) >= _MAX_WAITING:
             raise Refused(DEADLINE, "the queue to the service is full")
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
+        self._waiting.append(partial(_given, turn))
         done, _ = await asyncio.wait((turn,), timeout=max(0.0, until - self._clock()))
         if not done:
             turn.cancel()
-            raise Refused(DEADLINE, "no connection to the service was free in time")
+            raise Refused(DEADLINE, _NOT_FREE)
 
     def _leave(self, connection: UpstreamConnection | None) -> None:
         if connection is not None and connection.usable:
@@ -158,10 +244,8 @@ class Pool:
             else:
                 self._idle.append(connection)
         while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)  # the place is handed over
-                return
+            if self._waiting.popleft()():
+                return  # the place is handed over
         self._open -= 1
 
     async def _connect(self, until: float) -> UpstreamConnection:
@@ -198,12 +282,19 @@ class Pool:
                 wire.setsockopt(socket.SOL_SOCKET, _SO_MARK, self.mark)
             await loop.sock_connect(wire, (self._host, self._port))
             _, connection = await loop.create_connection(
-                lambda: UpstreamConnection(self._limits.max_body), sock=wire
+                lambda: UpstreamConnection(self._limits.max_body, self._heads), sock=wire
             )
         except BaseException:
             wire.close()
             raise
         return connection
+
+
+def _given(turn: asyncio.Future[None]) -> bool:
+    if turn.done():
+        return False
+    turn.set_result(None)
+    return True
 
 
 def _why(error: BaseException) -> str:

@@ -12,6 +12,7 @@ from imds_proxy.protocol.profile import ItemClass, Profile
 from imds_proxy.protocol.responses import Answer
 from imds_proxy.protocol.target import Target, canonical_target
 from imds_proxy.upstream.exchange import UpstreamAnswer
+from imds_proxy.upstream.flight import follow
 from imds_proxy.upstream.pool import Pool
 from imds_proxy.upstream.tokens import TokenKeeper
 
@@ -25,6 +26,7 @@ class ServiceReader:
 
     def __init__(self, pool: Pool, keeper: TokenKeeper, profile: Profile, headers: Headers) -> None:
         self._pool, self._keeper, self._profile, self._headers = pool, keeper, profile, headers
+        self._last: tuple[str, Headers] = ("", ())
 
     async def read(self, target: Target, item: ItemClass, allow: Callable[[Target], bool]) -> Answer:
         """The item, with the proxy's own token; a refused token is renewed and the call repeated once.
@@ -34,6 +36,50 @@ class ServiceReader:
         """
         token = await self._keeper.get()
         reply = await self._get(target, token, paid=True)
+        return await self._accepted(reply, token, target, item, allow)
+
+    @property
+    def ready(self) -> bool:
+        """Whether a read would go out at once: a token and a connection are there."""
+        return self._pool.ready and self._keeper.held() is not None
+
+    def ask(
+        self,
+        target: Target,
+        item: ItemClass,
+        allow: Callable[[Target], bool],
+        told: Callable[[Answer | Exception], None],
+    ) -> None:
+        """The same at once and without a task, while `ready`; `told` gets what `read` would return or
+        raise."""
+        token = self._keeper.held()
+        if token is None:
+            raise AssertionError("asked while not ready")
+
+        def over(reply: UpstreamAnswer | Exception) -> None:
+            if isinstance(reply, Exception):
+                told(reply)
+            elif 300 <= reply.answer.status < 404:
+                follow(self._accepted(reply, token, target, item, allow), told)
+            else:
+                try:
+                    answer = _judged(reply, item)
+                except Refused as error:
+                    told(error)
+                else:
+                    told(answer)
+
+        self._pool.ask(target.text, self._with(token), over)
+
+    async def _accepted(
+        self,
+        reply: UpstreamAnswer,
+        token: str,
+        target: Target,
+        item: ItemClass,
+        allow: Callable[[Target], bool],
+    ) -> Answer:
+        """The answer, after a refused token or a redirect that of another call. Raises Refused."""
         if reply.answer.status in (401, 403):
             if self._keeper.reject(token):
                 reply = await self._get(target, await self._keeper.get())
@@ -60,8 +106,13 @@ class ServiceReader:
         return _judged(reply, item)
 
     async def _get(self, target: Target, token: str, *, paid: bool = False) -> UpstreamAnswer:
-        headers = (*self._headers, (self._profile.token_header, token.encode("latin-1")))
-        return await self._pool.get("GET", target.text, headers, paid=paid)
+        return await self._pool.get("GET", target.text, self._with(token), paid=paid)
+
+    def _with(self, token: str) -> Headers:
+        if token != self._last[0]:
+            headers = (*self._headers, (self._profile.token_header, token.encode("latin-1")))
+            self._last = token, headers
+        return self._last[1]
 
     def _slash_twin(self, target: Target, reply: UpstreamAnswer) -> Target:
         """The target of a redirect that differs by a trailing slash only. Raises Refused for any other."""

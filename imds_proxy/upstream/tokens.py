@@ -109,14 +109,19 @@ class TokenKeeper:
         self._flight: SingleFlight[str] = SingleFlight()
         self._rejections = TokenBucket(_REJECTIONS_RATE, _REJECTIONS_BURST, clock())
 
+    def held(self) -> str | None:
+        """A token that has life left, if there is one; it is renewed in time."""
+        held, now = self._held, self._clock()
+        if held is None or now >= held.expires:
+            return None
+        if now >= held.renew_at:
+            self._flight.join("token", self._renew)
+        return held.token
+
     async def get(self) -> str:
         """A token that has life left. Raises Refused(token-unavailable)."""
-        held, now = self._held, self._clock()
-        if held is not None and now < held.expires:
-            if now >= held.renew_at:
-                self._flight.join("token", self._renew)
-            return held.token
-        return await asyncio.shield(self._flight.join("token", self._renew))
+        held = self.held()
+        return held if held is not None else await asyncio.shield(self._flight.join("token", self._renew))
 
     def reject(self, token: str) -> bool:
         """The service refused `token`: the next `get` fetches another, once for all who saw this.

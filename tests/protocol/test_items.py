@@ -115,6 +115,27 @@ def test_an_item_has_one_class_under_every_version(version: str, below: str, ite
     assert kind(f"/{version}/{below}") is item
 
 
+ROWS = tuple((PathPattern.parse(text), item) for text, item in ALIBABA.item_classes)
+
+
+@st.composite
+def paths_like_rows(draw: st.DrawFn) -> list[str]:
+    """A path that a row of the table matches, with something changed or added."""
+    segments = list(draw(st.sampled_from(ROWS))[0].segments)
+    segments += draw(st.lists(st.sampled_from(["x", "eth0", "ram"]), max_size=2))
+    for at in draw(st.lists(st.integers(0, len(segments) - 1), max_size=1)):
+        segments[at] = draw(st.sampled_from(["x", "mac"]))
+    return [segment if segment != "*" else "y" for segment in segments]
+
+
+@given(paths_like_rows())
+def test_the_class_is_that_of_the_first_row_that_matches(segments: list[str]) -> None:
+    below = tuple(segments)
+    first = next((item for pattern, item in ROWS if pattern.matches(below)), ItemClass.UNKNOWN)
+    found = kind("/latest/" + "/".join(segments))
+    assert found is first or found in (ItemClass.CREDENTIALS, ItemClass.NEVER)  # these at any depth
+
+
 @pytest.mark.parametrize(
     ("path", "item"),
     [

@@ -184,8 +184,8 @@ def test_what_is_flushed_is_put_back_within_a_second_and_logged(trial: Trial) ->
         before = nft("list ruleset", "-s")
         watching = asyncio.ensure_future(interception.watch())
         nft("flush ruleset")
-        while nft("list ruleset", "-s") != before:  # bounded by `run`
-            await asyncio.sleep(0.02)
+        while nft("list ruleset", "-s") != before or "put-back" not in trial.stream.getvalue():
+            await asyncio.sleep(0.02)  # bounded by `run`
         watching.cancel()
         await interception.down()
 

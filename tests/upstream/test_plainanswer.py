@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imds_proxy.upstream.plainanswer import PlainAnswer, encode_request, plain_answer
+from imds_proxy.upstream.plainanswer import PlainHead, PlainHeads, header_lines, request_line
 
 PLAIN = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nX-A: b c\r\nEmpty:\r\n\r\nabc"
 PIECES = (
@@ -45,7 +45,15 @@ def asked() -> h11.Connection:
     return http
 
 
-def by_h11(data: bytes) -> PlainAnswer:
+def plain_answer(data: bytes) -> tuple[PlainHead, bytes] | None:
+    """What is read of an answer whose head is met for the first time, and what when it comes again."""
+    heads = PlainHeads()
+    found = heads.read(data)
+    assert heads.read(data) == found
+    return found
+
+
+def by_h11(data: bytes) -> tuple[PlainHead, bytes]:
     """What h11 says of an answer that is whole, with nothing after it. Raises RemoteProtocolError."""
     http = asked()
     http.receive_data(data)
@@ -56,7 +64,8 @@ def by_h11(data: bytes) -> PlainAnswer:
     assert isinstance(event, h11.EndOfMessage)
     assert http.trailing_data[0] == b""
     assert (http.our_state, http.their_state) == (h11.DONE, h11.DONE), "the connection goes on"
-    return PlainAnswer(response.status_code, bytes(response.reason), tuple(response.headers), body)
+    headers = tuple(response.headers)
+    return PlainHead(response.status_code, bytes(response.reason), headers, len(body)), body
 
 
 def test_a_plain_answer_is_read_as_h11_reads_it() -> None:
@@ -91,7 +100,7 @@ def test_a_request_is_written_as_h11_writes_it(method: str) -> None:
     target = "/latest/meta-data/mac?a=b"
     http = h11.Connection(h11.CLIENT)
     expected = http.send(h11.Request(method=method, target=target, headers=list(headers)))
-    assert encode_request(method, target, headers) == expected
+    assert request_line(method, target) + header_lines(headers) == expected
 
 
 @pytest.mark.parametrize(
@@ -100,8 +109,30 @@ def test_a_request_is_written_as_h11_writes_it(method: str) -> None:
 )
 def test_nothing_is_slipped_into_a_request(target: str, value: bytes) -> None:
     with pytest.raises(ValueError, match="that is none"):
-        encode_request("GET", target, ((b"Host", b"a"), (b"X", value)))
+        request_line("GET", target) + header_lines(((b"Host", b"a"), (b"X", value)))
 
 
-def test_a_repr_tells_no_body() -> None:
-    assert "abc" not in repr(plain_answer(PLAIN))
+def test_a_known_head_with_another_body_is_read_anew() -> None:
+    heads = PlainHeads()
+    first, second = heads.read(PLAIN), heads.read(PLAIN[:-3] + b"xyz")
+    assert first is not None
+    assert second is not None
+    assert second[0] is first[0]
+    assert (first[1], second[1]) == (b"abc", b"xyz")
+    assert heads.read(PLAIN[:-1]) is None
+    assert heads.read(PLAIN + b"d") is None
+
+
+def test_heads_are_remembered_in_bounds() -> None:
+    heads = PlainHeads()
+    first = heads.read(PLAIN)
+    for number in range(127):
+        heads.read(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nX: %d\r\n\r\nabc" % number)
+    again = heads.read(PLAIN)
+    assert first is not None
+    assert again is not None
+    assert again[0] is first[0]
+    heads.read(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nX: more\r\n\r\nabc")
+    again = heads.read(PLAIN)
+    assert again is not None
+    assert again[0] is not first[0]
