@@ -57,7 +57,7 @@ NO_PART_OF_A_START = {
         "imds_proxy.clients.naming",
     ),
     "pods": ("imds_proxy.kubernetes",),
-    "workers": ("imds_proxy.server.crew", "imds_proxy.server.worker", "multiprocessing"),
+    "workers": ("imds_proxy.server.workers", "multiprocessing"),
     "the second way to redirect": ("imds_proxy.intercept.ebpf", "imds_proxy.intercept.rewriting"),
     "numbers for monitoring": ("prometheus_client",),
     "dear parts of the standard library": ("email", "platform", "http.client"),

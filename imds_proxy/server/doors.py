@@ -14,7 +14,7 @@ from imds_proxy.server.log import Log
 from imds_proxy.server.reload import Reloader
 
 if TYPE_CHECKING:
-    from imds_proxy.server.crew import Crew, Ground
+    from imds_proxy.server.workers.crew import Crew, Ground
 
 
 class Doors:
@@ -24,7 +24,7 @@ class Doors:
         self._arrivals = Arrivals(lambda: reloader.daemon.shared)
         self._crew: Crew | None = None
         if ground is not None:
-            from imds_proxy.server.crew import Crew
+            from imds_proxy.server.workers.crew import Crew
 
             self._crew = Crew(ground, lambda: reloader.daemon, self._arrivals, log)
             reloader.applied = self._crew.changed

@@ -23,7 +23,7 @@ from imds_proxy.server.notify import Notifier, inherited, watchdog_interval
 from imds_proxy.server.privileges import RESERVED, Capability, account_of, drop, hand_over
 
 if TYPE_CHECKING:
-    from imds_proxy.server.crew import Ground
+    from imds_proxy.server.workers.crew import Ground
 
 _SPARE_FILES = 2048  # three for each process that is remembered as a caller
 _PR_SET_DUMPABLE = 4
@@ -132,7 +132,7 @@ def _ground(workers: int, listening: list[socket.socket], notices: list[Notice])
     """It forks, so it is the last of all."""
     if workers == 1:
         return None
-    from imds_proxy.server.crew import Ground  # a daemon alone does not load it
+    from imds_proxy.server.workers.crew import Ground  # a daemon alone does not load it
 
     try:
         return Ground(workers, listening)

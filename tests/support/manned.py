@@ -16,12 +16,12 @@ from typing import Any
 from imds_proxy.config import parse_address
 from imds_proxy.policy.caller import Caller, Identity, Process
 from imds_proxy.server.arrivals import Arrivals
-from imds_proxy.server.board import Board
 from imds_proxy.server.build import Daemon
-from imds_proxy.server.channel import Message, packed, pair
-from imds_proxy.server.crew import Crew
 from imds_proxy.server.listener import Listener, bind
 from imds_proxy.server.log import Log
+from imds_proxy.server.workers.board import Board
+from imds_proxy.server.workers.channel import Message, packed, pair
+from imds_proxy.server.workers.crew import Crew
 from recorded import recorded_service
 from served import GET, KnownCaller, echoing, served
 

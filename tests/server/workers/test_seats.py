@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from imds_proxy.server.connections import ConnectionRegister
-from imds_proxy.server.seats import Seats
+from imds_proxy.server.workers.seats import Seats
 
 
 class Room:

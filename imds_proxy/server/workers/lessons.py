@@ -12,9 +12,9 @@ from functools import partial
 from imds_proxy.ledger.tally import Cell
 from imds_proxy.policy.bucket import TokenBucket
 from imds_proxy.protocol.session import FALLBACK_WINDOW
-from imds_proxy.server.board import Board
-from imds_proxy.server.learnt import Counted, Lesson
 from imds_proxy.server.plans import Failure, Lasting, Plan
+from imds_proxy.server.workers.board import Board
+from imds_proxy.server.workers.learnt import Counted, Lesson
 from imds_proxy.upstream.store import Stored
 
 _LARGEST = 4096  # bytes of an answer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from imds_proxy.server.board import Board, failure_slot
+from imds_proxy.server.workers.board import Board, failure_slot
 
 
 def test_an_answer_has_a_stamp_until_it_ends_and_never_again() -> None:

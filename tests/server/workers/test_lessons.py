@@ -16,10 +16,10 @@ from imds_proxy.protocol.profile import ItemClass
 from imds_proxy.protocol.responses import plain
 from imds_proxy.protocol.session import Session
 from imds_proxy.protocol.target import canonical_target
-from imds_proxy.server.board import Board
-from imds_proxy.server.learnt import Lesson
-from imds_proxy.server.lessons import Lessons, Pins
 from imds_proxy.server.plans import Failure, Lasting, Plan
+from imds_proxy.server.workers.board import Board
+from imds_proxy.server.workers.learnt import Lesson
+from imds_proxy.server.workers.lessons import Lessons, Pins
 from imds_proxy.upstream.store import AnswerStore, Stored
 
 NOW = 50.0

@@ -11,12 +11,12 @@ from typing import Any
 
 from imds_proxy.config import parse_address
 from imds_proxy.policy.caller import Caller
-from imds_proxy.server.board import Board, failure_slot
-from imds_proxy.server.channel import Channel, Message, pair
-from imds_proxy.server.learnt import Lesson
 from imds_proxy.server.listener import bind
 from imds_proxy.server.memory import client_of
-from imds_proxy.server.worker import Worker
+from imds_proxy.server.workers.board import Board, failure_slot
+from imds_proxy.server.workers.channel import Channel, Message, pair
+from imds_proxy.server.workers.learnt import Lesson
+from imds_proxy.server.workers.worker import Worker
 
 OURS = str(Path("/proc/self/exe").readlink())
 HEAD = b"GET / HTTP/1.1\r\n\r\n"

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from imds_proxy.server.channel import Channel, Message, packed, pair
+from imds_proxy.server.workers.channel import Channel, Message, packed, pair
 
 
 class End:

@@ -17,13 +17,13 @@ from imds_proxy.callers.connects import ConnectNotes
 from imds_proxy.callers.resolver import Resolver
 from imds_proxy.policy.caller import Caller
 from imds_proxy.server.attribution import BoundedAttribution
-from imds_proxy.server.board import Board, failure_slot
 from imds_proxy.server.build import boottime
-from imds_proxy.server.channel import Channel, Message
 from imds_proxy.server.eventloop import new_event_loop
-from imds_proxy.server.learnt import Account, Kind, Knowledge, Lease, Lesson
 from imds_proxy.server.listener import Accepted, Listener, read_now, write_last
 from imds_proxy.server.memory import client_of
+from imds_proxy.server.workers.board import Board, failure_slot
+from imds_proxy.server.workers.channel import Channel, Message
+from imds_proxy.server.workers.learnt import Account, Kind, Knowledge, Lease, Lesson
 
 _FIRST = 4096  # bytes of a request; what is known by heart is shorter
 _ACCOUNT = 0.2  # seconds: a worker that is killed loses what it counted since

@@ -13,7 +13,7 @@ from crewed import is_alive, until
 # In a process of its own, with one thread, as the daemon has when it begins.
 SETTING = """
 import os, signal, socket, sys, time
-from imds_proxy.server.nursery import Nursery
+from imds_proxy.server.workers.nursery import Nursery
 secret = os.open("/etc/passwd", os.O_RDONLY)
 listening = socket.create_server(("127.0.0.1", 0))
 

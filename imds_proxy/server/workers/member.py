@@ -18,12 +18,12 @@ from imds_proxy.policy.caller import Caller
 from imds_proxy.server.arrival import Resting
 from imds_proxy.server.arrivals import Arrivals
 from imds_proxy.server.build import Daemon
-from imds_proxy.server.channel import Channel, Message
-from imds_proxy.server.learnt import Lesson
-from imds_proxy.server.lessons import Lessons, Pins
 from imds_proxy.server.listener import Accepted
 from imds_proxy.server.plans import Failure, Plan
-from imds_proxy.server.seats import Seats
+from imds_proxy.server.workers.channel import Channel, Message
+from imds_proxy.server.workers.learnt import Lesson
+from imds_proxy.server.workers.lessons import Lessons, Pins
+from imds_proxy.server.workers.seats import Seats
 
 _CHUNK = 16  # lessons in a message
 _TRIES = 3  # turns of the loop in which an answer may still be on its way

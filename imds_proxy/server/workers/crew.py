@@ -14,14 +14,14 @@ from contextlib import suppress
 from functools import partial
 
 from imds_proxy.server.arrivals import Arrivals
-from imds_proxy.server.board import Board
 from imds_proxy.server.build import Daemon, boottime
-from imds_proxy.server.lessons import Pins
 from imds_proxy.server.listener import Listener
 from imds_proxy.server.log import Log
-from imds_proxy.server.member import Member
-from imds_proxy.server.nursery import Nursery
-from imds_proxy.server.worker import work
+from imds_proxy.server.workers.board import Board
+from imds_proxy.server.workers.lessons import Pins
+from imds_proxy.server.workers.member import Member
+from imds_proxy.server.workers.nursery import Nursery
+from imds_proxy.server.workers.worker import work
 
 _WATCH = 0.2  # seconds between looks
 _STALE, _DEAD = 1.0, 5.0  # seconds without a sign: the daemon accepts, too; the worker is killed

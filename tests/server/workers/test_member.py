@@ -9,7 +9,7 @@ import socket
 from typing import Any
 
 from imds_proxy.policy.caller import Identity, Process
-from imds_proxy.server.channel import Message
+from imds_proxy.server.workers.channel import Message
 from manned import LAST, MAC, ONE, Ship, given, manned
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from imds_proxy.server.channel import Message
-from imds_proxy.server.learnt import Lesson
+from imds_proxy.server.workers.channel import Message
+from imds_proxy.server.workers.learnt import Lesson
 from manned import LAST, MAC, Ship, given, manned
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from imds_proxy.policy.caller import Caller, Identity, Process
-from imds_proxy.server.learnt import Kind, Knowledge, Learnt, Lesson
+from imds_proxy.server.workers.learnt import Kind, Knowledge, Learnt, Lesson
 
 ONE = Caller(Identity(1000, unit="a.service"), process=Process(7, "/usr/bin/a"))
 OWN = ("127.0.0.1", 80)
