@@ -5,15 +5,12 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
-import yaml
 
 from imds_proxy.emulator.service import Emulator
 from imds_proxy.emulator.settings import Settings
@@ -80,12 +77,9 @@ def test_an_answer_known_by_heart_ends_with_the_rule_that_allowed_it() -> None:
             return answer.status
 
         assert [ask() for _ in range(5)] == [200] * 5
-        config = yaml.safe_load(proxy.config.read_text())
         rule = {"name": "no", "allow": False, "paths": ["meta-data/ram/**"]}
-        config["policy"] = {"enforcement": "enforce", "rules": [rule]}
-        proxy.config.write_text(yaml.safe_dump(config))
-        words = [sys.executable, "-m", "imds_proxy", "reload", "-c", str(proxy.config)]
-        assert subprocess.run(words, capture_output=True, timeout=20).returncode == 0
+        proxy.change(policy={"enforcement": "enforce", "rules": [rule]})
+        assert proxy.reload().returncode == 0
         assert ask() == 403
         wire.close()
         assert reads(service, ROLE) == 1

@@ -30,30 +30,16 @@ def proxy() -> Iterator[Proxy]:
         yield one
 
 
-def command(proxy: Proxy) -> subprocess.CompletedProcess[str]:
-    words = [sys.executable, "-m", "imds_proxy", "reload", "-c", str(proxy.config)]
-    return subprocess.run(words, capture_output=True, text=True, timeout=20)
-
-
-def change(proxy: Proxy, **settings: object) -> None:
-    config = yaml.safe_load(proxy.config.read_text())
-    proxy.config.write_text(yaml.safe_dump({**config, **settings}))
-
-
 def denied(*paths: str) -> dict[str, object]:
     return {"enforcement": "enforce", "rules": [{"name": "no", "allow": False, "paths": list(paths)}]}
 
 
-def events(proxy: Proxy, name: str) -> list[dict[str, object]]:
-    return [event for event in proxy.log() if event["event"] == name]
-
-
 def wait_for(proxy: Proxy, name: str, count: int = 1) -> dict[str, object]:
     end = time.monotonic() + 5
-    while len(events(proxy, name)) < count:
+    while len(proxy.events(name)) < count:
         assert time.monotonic() < end, proxy.log_path.read_text()
         time.sleep(0.02)
-    return events(proxy, name)[-1]
+    return proxy.events(name)[-1]
 
 
 def test_new_rules_count_from_the_next_request_of_an_open_connection(proxy: Proxy) -> None:
@@ -67,11 +53,11 @@ def test_new_rules_count_from_the_next_request_of_an_open_connection(proxy: Prox
 
     assert get() == 200
     local_port = wire.sock.getsockname()[1]
-    change(proxy, policy=denied("user-data"))
-    done = command(proxy)
+    proxy.change(policy=denied("user-data"))
+    done = proxy.reload()
     assert (done.returncode, done.stdout) == (0, "reloaded\n")
     assert get() == 403
-    change(proxy, policy={})
+    proxy.change(policy={})
     os.kill(proxy.process.pid, signal.SIGHUP)
     wait_for(proxy, "reloaded", 2)
     assert get() == 200
@@ -80,8 +66,8 @@ def test_new_rules_count_from_the_next_request_of_an_open_connection(proxy: Prox
 
 
 def test_a_bad_file_is_refused_with_every_error_and_the_old_rules_stay(proxy: Proxy) -> None:
-    change(proxy, policy=denied("user-data"))
-    assert command(proxy).returncode == 0
+    proxy.change(policy=denied("user-data"))
+    assert proxy.reload().returncode == 0
     proxy.config.write_text("mode: of\npolicy: {rules: [{}]}\n")
     os.kill(proxy.process.pid, signal.SIGHUP)
     event = wait_for(proxy, "reload-refused")
@@ -100,8 +86,8 @@ def test_the_command_prints_the_errors_of_a_bad_file(proxy: Proxy, tmp_path: Pat
 
 
 def test_keys_that_are_read_at_the_start_only_are_named(proxy: Proxy) -> None:
-    change(proxy, tokens="sealed", listen=["127.0.0.1:1"])
-    done = command(proxy)
+    proxy.change(tokens="sealed", listen=["127.0.0.1:1"])
+    done = proxy.reload()
     # --listen stands on the daemon's command line, so the file's value changes nothing.
     assert done.stdout == "reloaded; needs a restart to take effect: tokens\n"
 
@@ -118,10 +104,10 @@ def test_a_file_that_is_removed_or_replaced_while_it_runs_is_judged_as_at_the_st
 
 def test_limits_that_did_not_change_carry_over(proxy: Proxy) -> None:
     config = yaml.safe_load(proxy.config.read_text())
-    change(proxy, limits={**config["limits"], "hits": "1/h burst 3"})
-    assert command(proxy).returncode == 0
+    proxy.change(limits={**config["limits"], "hits": "1/h burst 3"})
+    assert proxy.reload().returncode == 0
     assert [proxy.get("/latest/meta-data/mac").status for _ in range(4)] == [200, 200, 200, 429]
-    assert command(proxy).returncode == 0
+    assert proxy.reload().returncode == 0
     refused = proxy.get("/latest/meta-data/mac")
     assert refused.status == 429
     assert int(refused.headers["retry-after"]) > 1000
@@ -137,7 +123,7 @@ def test_callers_are_answered_while_ten_thousand_rules_are_read(proxy: Proxy) ->
     began = time.monotonic()
     os.kill(proxy.process.pid, signal.SIGHUP)
     waits = []
-    while not events(proxy, "reloaded"):
+    while not proxy.events("reloaded"):
         assert time.monotonic() < began + 60, proxy.log_path.read_text()
         asked = time.monotonic()
         assert proxy.get(USER_DATA).status == 200

@@ -65,6 +65,20 @@ class Proxy:
         """The lines that are whole by now."""
         return [json.loads(line) for line in self.log_path.read_text().split("\n")[:-1]]
 
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """Those lines of one kind."""
+        return [line for line in self.log() if line["event"] == name]
+
+    def change(self, **settings: object) -> None:
+        """Writes other values of configuration keys into its file."""
+        before = yaml.safe_load(self.config.read_text())
+        self.config.write_text(yaml.safe_dump({**before, **settings}))
+
+    def reload(self) -> subprocess.CompletedProcess[str]:
+        """`imds-proxy reload`: what is in the file is in force when this returns, where that can be."""
+        words = [sys.executable, "-m", "imds_proxy", "reload", "-c", str(self.config)]
+        return subprocess.run(words, capture_output=True, text=True, timeout=20)
+
     def stop(self) -> int:
         """SIGTERM, and the exit code of the drain."""
         self.process.terminate()

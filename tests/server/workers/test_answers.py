@@ -4,53 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import os
 import re
-import signal
 import socket
 import sqlite3
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
-from crewed import children, is_alive, nursery_of, standing_still, until, wait_for_workers, workers_of
+from crewed import KNOWN, MAC, all_know, crewed, learnt, over, session, standing_still, until
 from imds_proxy.emulator.service import Emulator
-from imds_proxy.emulator.settings import Settings
-from proxy import TTL_HEADER, Proxy, Reply, running_proxy
+from proxy import TTL_HEADER, Proxy, running_proxy
 
-MAC = "/latest/meta-data/mac"
 ROLES = "/latest/meta-data/ram/security-credentials/"
 HEAD = "Host: 100.100.100.200\r\n"
-KNOWN = 4  # times that a request is made until a worker knows it by heart
-
-
-@pytest.fixture
-def service() -> Iterator[Emulator]:
-    """Accepts hardened mode only."""
-    with Emulator(settings=Settings(http_tokens="required")) as emulator:
-        yield emulator
-
-
-@contextlib.contextmanager
-def crewed(service: Emulator, **settings: Any) -> Iterator[Proxy]:
-    count = settings.pop("workers", 2)
-    with running_proxy(service.address, {"workers": count, **settings}) as proxy:
-        wait_for_workers(proxy, count)
-        yield proxy
-
-
-@pytest.fixture
-def proxy(service: Emulator) -> Iterator[Proxy]:
-    with crewed(service) as one:
-        yield one
 
 
 def raw(proxy: Proxy, request: bytes, pieces: int = 1) -> bytes:
@@ -64,52 +34,6 @@ def raw(proxy: Proxy, request: bytes, pieces: int = 1) -> bytes:
         wire.shutdown(socket.SHUT_WR)
         answer = b"".join(iter(lambda: wire.recv(65536), b""))
     return re.sub(rb"Date: [^\r]+", b"Date:", answer)
-
-
-class Session(http.client.HTTPConnection):
-    """One connection of a caller, closed when nobody has it any more."""
-
-    def __del__(self) -> None:
-        self.close()
-
-
-def session(proxy: Proxy) -> Session:
-    return Session(proxy.host, proxy.port, timeout=5)
-
-
-def over(connection: Session, path: str, method: str = "GET", **headers: str) -> Reply:
-    connection.request(method, path, headers={key.replace("_", "-"): value for key, value in headers.items()})
-    response = connection.getresponse()
-    return Reply(response.status, response.read())
-
-
-def learnt(connection: Session, path: str = MAC) -> Session:
-    """A connection that a worker holds, and answers by heart."""
-    for _ in range(KNOWN):
-        assert over(connection, path).status == 200
-        time.sleep(0.01)  # it goes back once its answer has been sent
-    return connection
-
-
-def all_know(proxy: Proxy, path: str = MAC) -> None:
-    """Every worker knows by heart what is asked for on a connection of its own."""
-    for one in workers_of(proxy):
-        with standing_still(*(pid for pid in workers_of(proxy) if pid != one)):
-            for _ in range(KNOWN):
-                assert proxy.get(path).status == 200
-
-
-def reload(proxy: Proxy, **settings: object) -> None:
-    """Another configuration is in force when this returns."""
-    before = yaml.safe_load(proxy.config.read_text())
-    proxy.config.write_text(yaml.safe_dump({**before, **settings}))
-    words = [sys.executable, "-m", "imds_proxy", "reload", "-c", str(proxy.config)]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=20)
-    assert done.returncode == 0, done.stderr
-
-
-def events(proxy: Proxy, name: str) -> list[dict[str, Any]]:
-    return [event for event in proxy.log() if event["event"] == name]
 
 
 def counted(proxy: Proxy) -> int:
@@ -202,7 +126,8 @@ def test_after_a_reload_returns_no_worker_answers_by_the_old_rules(proxy: Proxy)
     for turn in range(10):
         time.sleep(0.15)
         began = time.monotonic()
-        reload(proxy, policy=denied if turn % 2 == 0 else allowed)
+        proxy.change(policy=denied if turn % 2 == 0 else allowed)
+        assert proxy.reload().returncode == 0
         changes.append((began, time.monotonic(), 403 if turn % 2 == 0 else 200))
     time.sleep(0.15)
     over_yet.set()
@@ -277,98 +202,6 @@ def test_a_caller_has_one_bucket_however_many_workers_answer(service: Emulator) 
     assert {status for _, status in given} == {200, 429}
     assert burst <= len(times) + 20  # all of it may be used
     assert len(times) <= burst + rate * took + 1
-
-
-def test_a_worker_that_is_killed_takes_with_it_only_what_it_had_accepted(proxy: Proxy) -> None:
-    for _ in range(KNOWN):
-        assert proxy.get(MAC).status == 200
-    outcomes: list[object] = []
-    over_yet = threading.Event()
-
-    def keep_asking() -> None:
-        while not over_yet.is_set():
-            try:
-                outcomes.append(proxy.get(MAC).status)
-            except (OSError, http.client.HTTPException) as error:
-                outcomes.append(error)
-
-    callers = 8
-    threads = [threading.Thread(target=keep_asking) for _ in range(callers)]
-    for thread in threads:
-        thread.start()
-    killed = []
-    for _ in range(3):
-        time.sleep(0.3)
-        victim = workers_of(proxy)[0]
-        os.kill(victim, signal.SIGKILL)
-        killed.append(victim)
-        wait_for_workers(proxy)  # another one takes its place
-    over_yet.set()
-    for thread in threads:
-        thread.join(10)
-    lost = [one for one in outcomes if one != 200]
-    assert len(lost) <= len(killed) * callers  # what each of them had under way
-    assert not any(isinstance(one, (ConnectionRefusedError, TimeoutError)) for one in lost), lost
-    assert len(outcomes) > 100
-    assert len(events(proxy, "worker-ended")) == len(killed)
-
-
-def test_what_waits_is_answered_when_all_workers_are_killed(proxy: Proxy) -> None:
-    for _ in range(KNOWN):
-        proxy.get(MAC)
-    with standing_still(proxy.process.pid, *workers_of(proxy)):
-        waiting = [session(proxy) for _ in range(20)]
-        for connection in waiting:
-            connection.request("GET", MAC)
-        for pid in workers_of(proxy):
-            os.kill(pid, signal.SIGKILL)
-        until(lambda: not workers_of(proxy))
-    assert [connection.getresponse().status for connection in waiting] == [200] * 20
-
-
-def test_workers_that_stand_still_do_not_hold_up_callers(proxy: Proxy) -> None:
-    stuck = workers_of(proxy)
-    with standing_still(*stuck):
-        time.sleep(1.3)
-        assert proxy.request("GET", MAC, timeout=1).status == 200
-        until(lambda: not any(is_alive(pid) for pid in stuck))  # killed, and replaced
-        wait_for_workers(proxy)
-    assert proxy.get(MAC).status == 200
-
-
-def test_workers_end_with_the_daemon(proxy: Proxy) -> None:
-    family = [nursery_of(proxy), *workers_of(proxy)]
-    proxy.kill()
-    until(lambda: not any(is_alive(pid) for pid in family), 2)
-
-
-def test_sigterm_answers_what_was_asked_and_leaves_nothing_behind(service: Emulator, proxy: Proxy) -> None:
-    family = [nursery_of(proxy), *workers_of(proxy)]
-    kept = learnt(session(proxy))
-    service.patch(latency=0.4)
-    replies: list[int] = []
-    path = "/latest/meta-data/hostname"
-    asking = threading.Thread(target=lambda: replies.append(proxy.get(path).status))
-    asking.start()
-    until(lambda: path in service.counters().by_path)
-    assert proxy.stop() == 0
-    asking.join(5)
-    assert replies == [200]
-    assert kept.sock.recv(1) == b""  # closed in good order
-    assert not any(is_alive(pid) for pid in family)
-    assert not events(proxy, "worker-ended")
-    with pytest.raises(OSError):
-        socket.create_connection((proxy.host, proxy.port), 1)
-
-
-def test_a_signal_for_the_whole_group_is_the_daemons_matter(proxy: Proxy) -> None:
-    """Ctrl-C and `systemctl stop` reach all; what the daemon still waits for its workers do not end."""
-    for pid in (nursery_of(proxy), *workers_of(proxy)):
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
-            os.kill(pid, number)
-    time.sleep(0.1)
-    assert len(workers_of(proxy)) == 2
-    assert proxy.get(MAC).status == 200
 
 
 @pytest.mark.root
@@ -447,35 +280,3 @@ def test_an_idle_connection_is_closed_in_its_time(service: Emulator) -> None:
         kept = learnt(session(proxy))
         kept.sock.settimeout(5)
         assert kept.sock.recv(1) == b""
-
-
-def test_a_worker_has_no_more_rights_than_the_daemon(proxy: Proxy) -> None:
-    def facts(pid: int) -> list[str]:
-        status = Path(f"/proc/{pid}/status").read_text().splitlines()
-        wanted = ("Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs")
-        nice = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[16]
-        core = re.findall(r"Max core file size.*", Path(f"/proc/{pid}/limits").read_text())
-        return [line for line in status if line.startswith(wanted)] + [nice, *core]
-
-    for pid in (nursery_of(proxy), *workers_of(proxy)):
-        assert facts(pid) == facts(proxy.process.pid)
-
-
-def test_the_nursery_holds_nothing_but_listening_sockets(proxy: Proxy) -> None:
-    held = [str(entry.readlink()) for entry in Path(f"/proc/{nursery_of(proxy)}/fd").iterdir()]
-    assert len(held) == 7  # the standard three, its control, one address, and two for redirected calls
-    assert sum(name.startswith("socket:") for name in held) == 4
-
-
-def test_a_change_of_workers_needs_a_restart(proxy: Proxy) -> None:
-    proxy.config.write_text(proxy.config.read_text().replace("workers: 2", "workers: 3"))
-    words = [sys.executable, "-m", "imds_proxy", "reload", "-c", str(proxy.config)]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=20)
-    assert done.stdout == "reloaded; needs a restart to take effect: workers\n"
-    assert len(workers_of(proxy)) == 2
-
-
-def test_a_daemon_alone_has_no_other_process(service: Emulator) -> None:
-    with running_proxy(service.address) as alone:
-        assert alone.get(MAC).status == 200
-        assert children(alone.process.pid) == []
