@@ -72,9 +72,7 @@ class Service:
         memo = peer.remembered.decisions
         if self.policy.mode == "passthrough":
             decision = self.policy.decide(request, session, peer.hosts, peer.caller, memo)
-            return self._finish(
-                request, peer, session, decision.would_refuse, lambda: self._pass(request), arrived
-            )
+            return self._finish(request, peer, session, decision.would_refuse, self._pass(request), arrived)
         if session is Session.HARDENED and not self._tokens.ready:
             return following(self._begin_prepared(request, peer, session, arrived))
         identity = peer.caller.identity
@@ -99,7 +97,8 @@ class Service:
             return self._endings.refuse(request, peer, session, Refused(TOKEN_INVALID))
         foreign = verdict is Verdict.FOREIGN
         cached = decision.rule is None or decision.rule.cache
-        if cached and not foreign and not decision.exclusive:
+        at_once = not foreign and not decision.exclusive
+        if cached and at_once:
             entry = self.cache.entry(request.target, now)
             if entry is not None:
                 entry.hits += 1
@@ -109,20 +108,29 @@ class Service:
                     wire = entry.wire(request.method == "HEAD", request.keep_alive)
                     self._learn(known, request, peer, session, decision.rule, entry, wire)
                 return entry.answer
-
-        if not foreign and not decision.exclusive:
+        if at_once:
             asked = self._ask(request, peer, session, decision.would_refuse, arrived, cached)
             if asked is not None:
                 return asked
-
-        async def work() -> Served:
-            if decision.exclusive:
-                await self._ask_holders(request, session, peer)
-            if foreign:
-                return Served(await self._foreign_read(request, peer))
-            return await self._read(request, identity, arrived, cached)
-
+        work = self._work(request, peer, session, decision.exclusive, foreign, arrived, cached)
         return self._finish(request, peer, session, decision.would_refuse, work, arrived)
+
+    async def _work(
+        self,
+        request: Request,
+        peer: Peer,
+        session: Session,
+        exclusive: bool,
+        foreign: bool,
+        arrived: float,
+        cached: bool,
+    ) -> Served:
+        """What has to be waited for."""
+        if exclusive:
+            await self._ask_holders(request, session, peer)
+        if foreign:
+            return Served(await self._foreign_read(request, peer))
+        return await self._read(request, peer.caller.identity, arrived, cached)
 
     async def _begin_prepared(self, request: Request, peer: Peer, session: Session, arrived: float) -> Answer:
         """What `begin` answers once presented tokens can be judged (soon after a start)."""
@@ -184,7 +192,7 @@ class Service:
             await asyncio.sleep(min(wait, self._deadline / 2))
             return Served(_token_answer(await self._tokens.issue(identity, ttl)))
 
-        return self._finish(request, peer, Session.TOKEN, None, issue, arrived)
+        return self._finish(request, peer, Session.TOKEN, None, issue(), arrived)
 
     def _ask(
         self,
@@ -272,7 +280,7 @@ class Service:
         peer: Peer,
         session: Session,
         would_refuse: Refusal | None,
-        work: Callable[[], Coroutine[Any, Any, Served]],
+        work: Coroutine[Any, Any, Served],
         arrived: float,
     ) -> Pending:
         """Waits for the work until the deadline; past it the work goes on for the next who asks."""
@@ -287,7 +295,7 @@ class Service:
 
         until = max(now + _LEAST, arrived + self._deadline)
         self._deadlines.add(until, pending, over)
-        follow(work(), over)
+        follow(work, over)
         return pending
 
 

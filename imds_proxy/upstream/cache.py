@@ -278,7 +278,7 @@ class AnswerCache:
     def _note(self, target: Target, item: ItemClass, answer: Answer, asked: float) -> None:
         """Learns from an answer what it says of others: the service's time, and which roles there are."""
         now = self._clock()
-        date = next((value for name, value in answer.headers if name.lower() == b"date"), None)
+        date = dict(answer.headers).get(b"Date")
         if date is not None and answer.status in (200, 404) and (seconds := http_date(date)) is not None:
             jumps = self._service_clock.jumps
             self._service_clock.heard(seconds, asked, now)

@@ -7,9 +7,9 @@ for or not HTTP ends the connection and never reaches a caller.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import cast
 
 import h11
@@ -235,10 +235,16 @@ class UpstreamConnection(asyncio.Protocol):
         self._answer(response.status_code, reason, tuple(response.headers), bytes(self._body), framed=framed)
 
     def _answer(self, status: int, reason: bytes, headers: Headers, body: bytes, *, framed: bool) -> None:
-        passed = tuple([(_PASSED[name], value) for name, value in headers if name in _PASSED])
-        by_name: Mapping[bytes, bytes] = dict(headers)
-        answer = Answer(status, reason, passed, body, framed)
-        self._end(UpstreamAnswer(answer, by_name.get(b"location"), by_name.get(b"content-encoding")))
+        passed, location, encoding = _parts(headers)
+        self._end(UpstreamAnswer(Answer(status, reason, passed, body, framed), location, encoding))
+
+
+@lru_cache(maxsize=128)  # most answers have the headers of others
+def _parts(headers: Headers) -> tuple[Headers, bytes | None, bytes | None]:
+    """What goes to callers, the location and the encoding."""
+    by_name = dict(headers)
+    passed = tuple((_PASSED[name], value) for name, value in headers if name in _PASSED)
+    return passed, by_name.get(b"location"), by_name.get(b"content-encoding")
 
 
 def _tell(waiter: asyncio.Future[UpstreamAnswer], result: UpstreamAnswer | Exception) -> None:

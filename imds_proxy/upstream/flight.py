@@ -19,7 +19,8 @@ class SingleFlight(Generic[T]):
     """Shares one running task for each key, or what somebody else will tell."""
 
     def __init__(self) -> None:
-        self._flights: dict[Hashable, asyncio.Future[T]] = {}
+        # None: nobody has joined it yet.
+        self._flights: dict[Hashable, asyncio.Future[T] | None] = {}
 
     def __len__(self) -> int:
         return len(self._flights)
@@ -30,6 +31,8 @@ class SingleFlight(Generic[T]):
     def join(self, key: Hashable, start: Callable[[], Coroutine[Any, Any, T]]) -> asyncio.Future[T]:
         """The running task for `key`, started by `start` if there is none."""
         flight = self._flights.get(key)
+        if flight is None and key in self._flights:
+            flight = self._flights[key] = asyncio.get_running_loop().create_future()
         if flight is None:
             flight = self._flights[key] = asyncio.get_running_loop().create_task(start())
             flight.add_done_callback(lambda task: self._land(key, task))
@@ -37,14 +40,16 @@ class SingleFlight(Generic[T]):
 
     def begin(self, key: Hashable) -> None:
         """A flight without a task: whoever begins it ends it."""
-        self._flights[key] = asyncio.get_running_loop().create_future()
+        self._flights[key] = None
 
     def end(self, key: Hashable, result: T | Exception) -> None:
         """Tells all who joined what came of a flight that was begun."""
         flight = self._flights.pop(key)
+        if flight is None:
+            return
         if isinstance(result, Exception):
             flight.set_exception(result)
-            flight.exception()  # nobody may have joined
+            flight.exception()  # who joined may have left
         else:
             flight.set_result(result)
 
