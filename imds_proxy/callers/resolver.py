@@ -17,7 +17,7 @@ from imds_proxy.callers.capture import (
     captured_by_note,
     captured_by_socket,
 )
-from imds_proxy.callers.cgroupfs import CgroupTree
+from imds_proxy.callers.cgroupfs import Cgroup, CgroupTree
 from imds_proxy.callers.connects import ConnectNote, ConnectNotes
 from imds_proxy.callers.familiar import FamiliarByNote, FamiliarBySocket
 from imds_proxy.callers.holders import holders_of, process_caller
@@ -181,21 +181,25 @@ class Resolver:
         if ticket.owner is None:
             return _unresolved(replace(ticket, why=why))
         owner = _effective(ticket, ticket.owner)
-        return _in_its_place(ticket, self._unseen(ticket, owner, why), self._around)
+        return _in_its_place(ticket, self._unseen(ticket, owner, self._cgroup_of(owner), why), self._around)
 
-    def _unseen(self, ticket: Ticket, owner: SocketOwner, why: str) -> Caller:
-        return unseen_caller(owner, ticket.note, self._tree, self._around.names, why)
+    def _unseen(self, ticket: Ticket, owner: SocketOwner, cgroup: Cgroup | None, why: str) -> Caller:
+        return unseen_caller(owner, cgroup, ticket.note, self._around.names, why)
+
+    def _cgroup_of(self, owner: SocketOwner) -> Cgroup | None:
+        return self._tree.cgroup(owner.cgroup_id) if owner.cgroup_id is not None else None
 
     def _found(self, ticket: Ticket, owner: SocketOwner) -> Caller:
         """The caller, by a look through all processes."""
+        cgroup = self._cgroup_of(owner)  # first of all: it may be gone after the look
         if ticket.note is not None:  # it was not to be captured
-            return self._unseen(ticket, owner, "the process has exited, or runs another program by now")
+            why = "the process has exited, or runs another program by now"
+            return self._unseen(ticket, owner, cgroup, why)
         deadline = time.monotonic() + _SCAN_SECONDS
-        path = self._tree.path_of(owner.cgroup_id) if owner.cgroup_id is not None else None
         hidden = 0
-        for pid in self._candidates(owner, path):
+        for pid in self._candidates(owner, cgroup):
             if time.monotonic() > deadline:
-                return self._unseen(ticket, owner, "the look-up took too long")
+                return self._unseen(ticket, owner, cgroup, "the look-up took too long")
             try:
                 captured = self._capture(pid, ticket, owner, _SCAN_DESCRIPTORS)
             except PermissionError:
@@ -208,7 +212,7 @@ class Resolver:
         why = "no process holds the socket"
         if hidden:
             why += " that may be looked at (CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH are missing)"
-        return self._unseen(ticket, owner, why)
+        return self._unseen(ticket, owner, cgroup, why)
 
     def process(self, pid: int) -> Caller:
         """A process as the caller that it would be, without a connection. Raises OSError."""
@@ -226,10 +230,10 @@ class Resolver:
             return ()  # nobody is left to read the answer
         return holders_of(owner, self._around, time.monotonic() + _SCAN_SECONDS)
 
-    def _candidates(self, owner: SocketOwner, path: str | None) -> Iterator[int]:
+    def _candidates(self, owner: SocketOwner, cgroup: Cgroup | None) -> Iterator[int]:
         seen: set[int] = set()
-        if path is not None and owner.cgroup_id != self._tree.root_id:
-            for pid in newest_first(self._tree.processes(path), self._proc_root):
+        if cgroup is not None and cgroup.path is not None and not cgroup.is_root:
+            for pid in newest_first(self._tree.processes(cgroup.path), self._proc_root):
                 seen.add(pid)
                 yield pid
         others: list[int] = []

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from imds_proxy.callers.cgroupfs import CgroupTree
+from imds_proxy.callers.cgroupfs import Cgroup
 from imds_proxy.callers.cgroups import path_membership
 from imds_proxy.callers.connects import ConnectNote
 from imds_proxy.callers.profile import MAX_COMM, identity_of
@@ -21,26 +21,26 @@ PID_UNKNOWN = "pid-unknown"
 
 
 def unseen_caller(
-    owner: SocketOwner, note: ConnectNote | None, tree: CgroupTree, names: UserNames, why: str
+    owner: SocketOwner, cgroup: Cgroup | None, note: ConnectNote | None, names: UserNames, why: str
 ) -> Caller:
     """Of a live socket: its uid is a fact, and on v2 hosts so is its cgroup. With a note of the connect also
     the pid, and what the process called itself."""
-    caller = _by_cgroup(owner, tree, why)
+    caller = _by_cgroup(owner, cgroup, why)
     if note is None:
         return caller
     process = Process(note.pid, None, safe_text(note.comm, MAX_COMM))
     return replace(caller, user=names.name(owner.uid), process=process)
 
 
-def _by_cgroup(owner: SocketOwner, tree: CgroupTree, why: str) -> Caller:
+def _by_cgroup(owner: SocketOwner, cgroup: Cgroup | None, why: str) -> Caller:
     """Without a unit or container the identity is of its own kind (origin `pid-unknown`, with the cgroup's id
     where that says anything): it equals no identity of a process that was seen, so it can use nobody's
     tokens."""
-    path = tree.path_of(owner.cgroup_id) if owner.cgroup_id is not None else None
-    membership = path_membership(path) if path is not None else None
-    if membership is not None and (membership.unit or membership.container):
-        return Caller(identity_of(owner, membership), why_unresolved=why)
+    if cgroup is not None and cgroup.path is not None:
+        membership = path_membership(cgroup.path)
+        if membership.unit or membership.container:
+            return Caller(identity_of(owner, membership), why_unresolved=why)
     origin = PID_UNKNOWN
-    if owner.cgroup_id is not None and owner.cgroup_id != tree.root_id:
-        origin += f"/{owner.cgroup_id}"
+    if cgroup is not None and not cgroup.is_root:
+        origin += f"/{cgroup.id}"
     return Caller(Identity(owner.uid, origin=origin), why_unresolved=why)

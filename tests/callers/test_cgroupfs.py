@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from imds_proxy.callers.cgroupfs import CgroupTree
+from imds_proxy.callers.cgroupfs import Cgroup, CgroupTree
 
 
 @pytest.mark.root
@@ -19,10 +19,10 @@ def test_a_cgroup_is_found_by_its_id_and_has_its_processes(
     tree = CgroupTree.find()
     cgroup_id = tree.id_of("/" + directory.name)
     assert cgroup_id == directory.stat().st_ino
-    assert tree.path_of(cgroup_id) == "/" + directory.name
+    assert tree.cgroup(cgroup_id) == Cgroup(cgroup_id, "/" + directory.name, is_root=False)
     assert tree.processes("/" + directory.name) == [client.pid]
     assert tree.root_id is not None
-    assert tree.path_of(tree.root_id) == "/"
+    assert tree.cgroup(tree.root_id) == Cgroup(tree.root_id, "/", is_root=True)
     tree.close()
 
 
@@ -33,7 +33,7 @@ def test_a_cgroup_that_was_removed_has_no_path(new_cgroup: Callable[[str], Path]
     cgroup_id = directory.stat().st_ino
     directory.rmdir()
     try:
-        assert tree.path_of(cgroup_id) is None
+        assert tree.cgroup(cgroup_id) == Cgroup(cgroup_id, None, is_root=False)
         assert tree.id_of("/" + directory.name) is None
         assert tree.processes("/" + directory.name) == []
     finally:
@@ -51,7 +51,7 @@ def test_without_a_v2_hierarchy_nothing_is_known(tmp_path: Path) -> None:
     tree = CgroupTree.find((str(tmp_path),))
     assert tree.root_id is None
     assert tree.id_of("/") is None
-    assert tree.path_of(1) is None
+    assert tree.cgroup(1) == Cgroup(1, None, is_root=False)
     assert tree.processes("/") == []
     tree.close()
     tree.close()

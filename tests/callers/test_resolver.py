@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from imds_proxy.callers.cgroupfs import Cgroup, CgroupTree
+from imds_proxy.callers.procfs import pids_newest_first
 from imds_proxy.callers.resolver import Resolver
 from imds_proxy.callers.sockdiag import SocketOwner
 from imds_proxy.callers.ticket import Ticket
@@ -126,6 +128,33 @@ def test_a_process_that_exits_after_the_look_up_keeps_its_uid_and_passes_for_nob
     assert caller.identity.uid == os.geteuid()
     assert caller.identity != Identity(os.geteuid())
     assert caller.why_unresolved == "no process holds the socket"
+
+
+def test_where_no_process_is_found_the_cgroup_is_looked_up_once_and_before_the_look(
+    server: socket.socket, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A unit that ends with its process has no cgroup any more after a look of a quarter of a second."""
+    looked: list[str] = []
+    cgroup_of = CgroupTree.cgroup
+
+    def cgroup(tree: CgroupTree, number: int) -> Cgroup:
+        looked.append("cgroup")
+        return cgroup_of(tree, number)
+
+    def processes(root: str) -> list[int]:
+        looked.append("processes")
+        return pids_newest_first(root)
+
+    monkeypatch.setattr(CgroupTree, "cgroup", cgroup)
+    monkeypatch.setattr("imds_proxy.callers.resolver.pids_newest_first", processes)
+    resolver = Resolver()
+    client.connect(server)
+    ticket = _accepted(resolver, server)
+    client.end()
+    assert ticket.owner is not None
+    resolver.scan(replace(ticket, owner=replace(ticket.owner, cgroup_id=1)))
+    resolver.close()
+    assert looked == ["cgroup", "processes"]
 
 
 def test_a_known_process_that_exits_after_the_look_up_is_not_named(
