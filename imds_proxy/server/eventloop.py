@@ -1,38 +1,26 @@
-"""Which event loop the daemon turns: uvloop, where it can be had."""
+"""Which event loop the daemon and its workers turn: uvloop, where it can be had."""
 
 from __future__ import annotations
 
 import asyncio
-import sys
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 from imds_proxy.server.log import Log
 
+T = TypeVar("T")
 
-def new_event_loop() -> asyncio.AbstractEventLoop:
-    """A loop for a process that says nothing."""
+
+def run_loop(main: Coroutine[Any, Any, T], log: Log | None = None) -> T:
+    """Runs it to its end. Without uvloop that is done by asyncio's own loop, which `log` is told: one of the
+    daemon's processes gives it."""
     try:
         import uvloop
     except ImportError:
-        return asyncio.new_event_loop()
-    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
-    return loop
-
-
-def loop_runner(log: Log) -> Callable[[Coroutine[Any, Any, int]], int]:
-    """What runs the daemon to its end; without uvloop asyncio's own loop, said once."""
-    try:
-        import uvloop
-    except ImportError:
-        log.event("no-uvloop", "uvloop is not installed; serving with asyncio's own loop, which is slower")
-        return asyncio.run
-    if sys.version_info >= (3, 11):
-
-        def run_with_uvloop(main: Coroutine[Any, Any, int]) -> int:
-            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                return runner.run(main)
-
-        return run_with_uvloop
-    uvloop.install()
-    return asyncio.run
+        if log is not None:
+            log.event(
+                "no-uvloop", "uvloop is not installed; serving with asyncio's own loop, which is slower"
+            )
+        return asyncio.run(main)
+    result: T = uvloop.run(main)
+    return result

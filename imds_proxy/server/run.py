@@ -24,7 +24,7 @@ from imds_proxy.server.bookkeeping import Bookkeeper, open_ledger
 from imds_proxy.server.build import Daemon, boottime, build
 from imds_proxy.server.directprobe import DirectProbe
 from imds_proxy.server.doors import Doors
-from imds_proxy.server.eventloop import loop_runner
+from imds_proxy.server.eventloop import run_loop
 from imds_proxy.server.fleet import keep_asking, open_fleet_port
 from imds_proxy.server.fleetport import FleetPort
 from imds_proxy.server.hotitems import HotItems
@@ -64,7 +64,7 @@ def run(config: Config, read: Callable[[], Config], intercept: bool = False) -> 
     for notice in launched.notices:
         log.event(*notice)
     try:
-        return loop_runner(log)(_serve(config, read, log, launched, intercept))
+        return run_loop(_serve(config, read, log, launched, intercept), log)
     finally:
         log.close()
 

@@ -18,7 +18,7 @@ from imds_proxy.callers.resolver import Resolver
 from imds_proxy.policy.caller import Caller
 from imds_proxy.server.attribution import BoundedAttribution
 from imds_proxy.server.build import boottime
-from imds_proxy.server.eventloop import new_event_loop
+from imds_proxy.server.eventloop import run_loop
 from imds_proxy.server.listener import Accepted, Listener, read_now, write_last
 from imds_proxy.server.memory import client_of
 from imds_proxy.server.workers.board import Board, failure_slot
@@ -333,6 +333,4 @@ def work(board: Board, place: int, wire: socket.socket, sockets: Sequence[socket
         await left.wait()
         del worker
 
-    loop = new_event_loop()
-    asyncio.set_event_loop(loop)
-    loop.run_until_complete(life())
+    run_loop(life())
