@@ -45,13 +45,14 @@ def main() -> None:
             os._exit(0)
         truth += [(number, pid, USERS[index], True) for number in numbers]
     for number in range(short):
+        life = chance.random() * 0.005  # drawn here: forks would all draw the same
         pid = os.fork()
         if pid == 0:
             become(USERS[number % 5])
-            with socket.create_connection(("127.0.0.1", port)) as wire:
-                wire.sendall(b"%d\n" % number)
-                time.sleep(chance.random() * 0.005)
-            os._exit(0)
+            wire = socket.create_connection(("127.0.0.1", port))
+            wire.sendall(b"%d\n" % number)
+            time.sleep(life)
+            os._exit(wire.fileno() < 0)  # it is closed by the exit, not before
         truth.append((number, pid, USERS[number % 5], False))
         time.sleep(PACE)
         with suppress(ChildProcessError):

@@ -17,9 +17,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any, cast
-
-import uvloop
+from typing import Any
 
 from imds_proxy.callers import resolver
 from imds_proxy.callers.cgroupfs import CgroupTree
@@ -29,6 +27,8 @@ from imds_proxy.callers.resolver import Resolver
 from imds_proxy.callers.sockdiag import SockDiag, SocketOwner
 from imds_proxy.policy.caller import Caller
 from imds_proxy.server.attribution import BoundedAttribution, look_before_they_leave
+from imds_proxy.server.eventloop import run_loop
+from named_call import NamedCall
 
 USERS = (5001, 5002, 5003, 5004, 5005)
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -41,54 +41,6 @@ LONG_LIVED = 10
 # To look at a new process takes most of a millisecond. At 400 of them a second, on two slow processors that
 # also make them, one in fifteen had ended by then. The kernel's note of a connect waits for nobody.
 PACE, PACE_WITH_NOTES = 0.012, 0.004
-
-
-class Seen(asyncio.Protocol):
-    """One connection, named as the daemon names it."""
-
-    def __init__(self, attribution: BoundedAttribution, found: dict[int, dict[str, Any]]) -> None:
-        self._attribution, self._found = attribution, found
-        self._caller: Caller | None = None
-        self._data = b""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        caller = self._attribution.begin(
-            transport.get_extra_info("socket"), transport.get_extra_info("peername")
-        )
-        if isinstance(caller, Caller):
-            self._know(caller)
-        else:
-            task = asyncio.get_running_loop().create_task(caller)
-            task.add_done_callback(lambda task: self._know(task.result()))
-
-    def data_received(self, data: bytes) -> None:
-        self._data += data
-        self._note()
-
-    def eof_received(self) -> bool:
-        return True
-
-    def _know(self, caller: Caller) -> None:
-        self._caller = caller
-        self._note()
-
-    def _note(self) -> None:
-        if self._caller is None or len(self._data) < RECORD.size:
-            return
-        number, inner, uid = RECORD.unpack(self._data)
-        caller = self._caller
-        self._found[number] = {
-            "inner": inner,
-            "true_uid": uid,
-            "named": caller.why_unresolved is None,
-            "uid": caller.identity.uid,
-            "pid": caller.process.pid if caller.process else None,
-            "comm": caller.process.comm if caller.process else None,
-            "why": caller.why_unresolved,
-        }
-        self._transport.write(b"x")
-        self._transport.close()
 
 
 class V1Diag(SockDiag):
@@ -128,10 +80,25 @@ def serve(backend: str, total: int, port_pipe: int, result_pipe: int) -> None:
     look_before_they_leave()
     found: dict[int, dict[str, Any]] = {}
 
+    def known(data: bytes, caller: Caller) -> None:
+        number, inner, uid = RECORD.unpack(data)
+        found[number] = {
+            "inner": inner,
+            "true_uid": uid,
+            "named": caller.why_unresolved is None,
+            "uid": caller.identity.uid,
+            "pid": caller.process.pid if caller.process else None,
+            "comm": caller.process.comm if caller.process else None,
+            "why": caller.why_unresolved,
+        }
+
     async def main() -> None:
         attribution = BoundedAttribution(resolver_of(backend))
         server = await asyncio.get_running_loop().create_server(
-            lambda: Seen(attribution, found), "127.0.0.1", 0, backlog=1024
+            lambda: NamedCall(attribution, lambda data: len(data) == RECORD.size, known),
+            "127.0.0.1",
+            0,
+            backlog=1024,
         )
         os.write(port_pipe, struct.pack("=i", server.sockets[0].getsockname()[1]))
         end = time.monotonic() + 150
@@ -140,7 +107,7 @@ def serve(backend: str, total: int, port_pipe: int, result_pipe: int) -> None:
         server.close()
         attribution.close()
 
-    asyncio.run(main())
+    run_loop(main())
     with os.fdopen(result_pipe, "w") as out:
         json.dump(found, out)
 
@@ -196,7 +163,6 @@ def main() -> None:
         if not outside:
             own_proc()
             threading.Thread(target=come_round, daemon=True).start()
-        uvloop.install()
         serve(backend, short + long, port_write, result_write)
         os._exit(0)
     os.close(result_write)  # the server alone holds it: its end is the end of the results

@@ -58,20 +58,25 @@ def test_two_thousand_connections_are_named_and_none_wrongly() -> None:
         unit.machine.run("systemctl", "stop", UNIT)
         found = json.loads(unit.machine.run("cat", "/var/lib/imds-proxy/found.json"))
     truth = {str(number): (pid, uid, lasting) for number, pid, uid, lasting in json.loads(crowd.stdout)}
-    missing = {True: 0, False: 0}
+    missing, without_program = {True: 0, False: 0}, {True: 0, False: 0}
     for number, (pid, uid, lasting) in truth.items():
         one = found.get(number, {"why": "not seen"})
         if one["why"] is not None:
             missing[lasting] += 1
         else:
             assert (one["pid"], one["uid"]) == (pid, uid)
-            assert Path(one["exe"]).name == Path(PYTHON).name
+            without_program[lasting] += one["exe"] is None
+            assert one["exe"] is None or Path(one["exe"]).name == Path(PYTHON).name
     print(Counter(one["why"] for one in found.values()))
     print(f"unnamed: {missing[True]} of {LONG} lasting, {missing[False]} of {SHORT} short-lived")
-    assert missing[True] == 0
-    # Its filter of system calls makes each look longer: 3 to 7 in a hundred of those that exit in 5 ms were
-    # gone, where outside (tests/callers/test_ten_thousand.py) it were two in a thousand.
-    assert missing[False] <= (SHORT / 10 if quiet and is_quiet() else SHORT / 2)
+    print(f"named in the midst of their exit, without a program: {without_program[False]}")
+    assert (missing[True], without_program[True]) == (0, 0)
+    # The sandbox costs nothing here: of those that exit within 5 ms of their request three in a thousand had
+    # gone, with its filters of system calls and without, as outside (tests/callers/test_ten_thousand.py). Two
+    # in a hundred were in the midst of their exit: their socket was there still, their program not any more.
+    alone = quiet and is_quiet()
+    assert missing[False] <= (SHORT / 50 if alone else SHORT / 2)
+    assert without_program[False] <= (SHORT / 20 if alone else SHORT / 2)
 
 
 def test_a_service_is_named_with_its_unit_and_rules_know_its_program() -> None:
