@@ -14,6 +14,7 @@ from imds_proxy.policy.caller import Identity
 from imds_proxy.policy.rules import Rate, Rule
 
 _MAX_CALLERS = 4096
+_MAX_MET = _MAX_CALLERS // 2  # fewer: who asks all the time is looked up before it could be forgotten
 _Key = tuple[Identity, str, Rate]
 
 
@@ -51,7 +52,7 @@ class CallerLimits:
         met = self._met.get((id(identity), which))
         if met is not None and met[0] is identity and met[1] is rate:
             return met[2]
-        if len(self._met) >= _MAX_CALLERS:
+        if len(self._met) >= _MAX_MET:
             self._met.clear()
         bucket = self._found((identity, which, rate), now)
         self._met[id(identity), which] = identity, rate, bucket
