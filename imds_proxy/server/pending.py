@@ -63,13 +63,16 @@ class Deadlines:
         asyncio.get_running_loop().call_later(max(0.0, until - self._clock()), self._look)
 
     def _look(self) -> None:
-        now, waiting, self._set = self._clock(), self._waiting, False
-        while waiting and (waiting[0][1].over or waiting[0][0] <= now):
-            _, pending, late = waiting.popleft()
-            if not pending.over:
-                late(Refused(DEADLINE))
-        if waiting and not self._set:
-            self._wait(waiting[0][0])
+        now, waiting = self._clock(), self._waiting
+        try:
+            while waiting and (waiting[0][1].over or waiting[0][0] <= now):
+                _, pending, late = waiting.popleft()
+                if not pending.over:
+                    late(Refused(DEADLINE))  # who is told may add the next
+        finally:
+            self._set = False
+            if waiting:
+                self._wait(waiting[0][0])
 
 
 def following(work: Coroutine[Any, Any, Answer]) -> Pending:

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
+import itertools
 import time
 from collections.abc import Awaitable, Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from imds_proxy.errors import Refused
 from imds_proxy.protocol.responses import Answer, plain
@@ -99,3 +105,111 @@ def test_what_is_over_is_not_kept_until_its_time() -> None:
         assert len(deadlines._waiting) == 1
 
     run(talk)
+
+
+def test_who_is_told_that_it_is_late_may_ask_again_and_makes_nobody_later() -> None:
+    async def talk() -> None:
+        deadlines, late = Deadlines(time.monotonic), list[tuple[str, float]]()
+        now = time.monotonic()
+
+        def note(name: str) -> Callable[[Refused], None]:
+            return lambda _: late.append((name, time.monotonic() - now))
+
+        # Its next request, which waits as long as all do.
+        deadlines.add(now + 0.05, Pending(), lambda _: deadlines.add(now + 0.6, Pending(), note("next")))
+        deadlines.add(now + 0.1, Pending(), note("other"))
+        await asyncio.sleep(0.8)
+        assert [name for name, _ in late] == ["other", "next"]
+        assert late[0][1] < 0.3
+
+    run(talk)
+
+
+def test_one_that_cannot_be_told_makes_nobody_wait_for_ever() -> None:
+    async def talk() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+        deadlines, late = Deadlines(time.monotonic), list[str]()
+
+        def fail(_: Refused) -> None:
+            raise ZeroDivisionError
+
+        now = time.monotonic()
+        deadlines.add(now + 0.01, Pending(), fail)
+        deadlines.add(now + 0.01, Pending(), lambda _: late.append("other"))
+        await asyncio.sleep(0.1)
+        assert late == ["other"]
+        deadlines.add(now + 0.12, Pending(), lambda _: late.append("next"))
+        await asyncio.sleep(0.1)
+        assert late == ["other", "next"]
+
+    run(talk)
+
+
+class StoppedLoop:
+    """Time that passes where a test says so, with the timers that were set in it."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._count = itertools.count()
+
+    def call_later(self, seconds: float, timer: Callable[[], None]) -> None:
+        heapq.heappush(self.timers, (self.now + seconds, next(self._count), timer))
+
+    def pass_until(self, until: float) -> None:
+        while self.timers and self.timers[0][0] <= until:
+            self.now, _, timer = heapq.heappop(self.timers)
+            timer()
+        self.now = until
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["add", "bring", "pass"]),
+        st.integers(0, 40),  # how long it may take, or passes; or which one is brought
+        st.booleans(),  # whether it asks again when it is late
+    ),
+    max_size=60,
+)
+
+
+@given(STEPS)
+def test_in_whatever_order_they_come_and_are_brought_each_late_one_is_told_once_at_its_time(
+    steps: list[tuple[str, int, bool]],
+) -> None:
+    loop = StoppedLoop()
+    deadlines = Deadlines(lambda: loop.now)
+    untils: list[float] = []
+    all_pending: list[Pending] = []
+    late: dict[int, float] = {}
+    brought: set[int] = set()
+
+    def add(until: float, again: bool) -> None:
+        number, pending = len(all_pending), Pending()
+        untils.append(until)
+        all_pending.append(pending)
+
+        def over(refused: Refused) -> None:
+            assert refused.refusal.slug == "deadline"
+            assert number not in late
+            late[number] = loop.now
+            pending.bring(ANSWER)
+            if again:
+                add(loop.now + 30, again=False)
+
+        deadlines.add(until, pending, over)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(asyncio, "get_running_loop", lambda: loop)
+        for what, number, again in steps:
+            if what == "add":
+                add(loop.now + number, again)
+            elif what == "pass":
+                loop.pass_until(loop.now + number)
+            elif number < len(all_pending) and not all_pending[number].over:
+                all_pending[number].bring(ANSWER)
+                brought.add(number)
+        loop.pass_until(loop.now + 1000)
+    assert late == {number: until for number, until in enumerate(untils) if number not in brought}
+    assert not loop.timers
+    assert not deadlines._waiting
