@@ -6,11 +6,14 @@ import socket
 import struct
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from imds_proxy.callers.familiar import FamiliarByNote, FamiliarBySocket
-from imds_proxy.callers.recent import TRUST, RecentProcesses
+from imds_proxy.callers.procfs import ProcessView
+from imds_proxy.callers.profile import read_facts
+from imds_proxy.callers.recent import TRUST, Habits, RecentProcesses, SeenProcess
 from imds_proxy.callers.resolver import Resolver
 from imds_proxy.callers.sockdiag import SockDiag
 from imds_proxy.policy.caller import Caller, Identity
@@ -105,3 +108,31 @@ def test_by_its_socket_a_process_is_known_once_it_was_looked_at(
         assert resolver.familiar.of(accepted.fileno(), peer, local) is None
     finally:
         resolver.close()
+
+
+@pytest.mark.parametrize("becomes", ["another program", "nothing"])
+def test_23_a_note_of_before_is_not_believed_of_what_the_process_became(
+    client: Any, connected: tuple[socket.socket, socket.socket], becomes: str
+) -> None:
+    """The kernel notes of it what it noted before: the same pid, uid, cgroup and name."""
+    caller, accepted = connected
+    client.run("pass")
+    view = ProcessView(client.pid)
+    view.keep()
+    found = read_facts(view)
+    assert found is not None
+    notes, recent = Notes(), RecentProcesses()
+    recent.note(b"pid of alice", SeenProcess(view, found[0], ALICE, Habits(3)))
+    notes.who_by_port[caller.getsockname()[1]] = b"pid of alice"
+    familiar = FamiliarByNote(notes, lambda: recent)  # type: ignore[arg-type]  # a stand-in
+    question = (accepted.fileno(), sockaddr(caller.getsockname()), None)
+    assert familiar.of(*question) is ALICE
+    if becomes == "nothing":
+        client.end()
+        time.sleep(TRUST)
+    else:
+        client.tell("os.execv(sys.executable, [sys.executable, '-c', 'import signal; signal.pause()'])")
+        end = time.monotonic() + 5
+        while familiar.of(*question) is not None:
+            assert time.monotonic() < end
+    assert familiar.of(*question) is None
