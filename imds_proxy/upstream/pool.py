@@ -37,6 +37,10 @@ class PoolLimits:
     max_body: int
 
 
+_Waiting = tuple[float, Callable[[], bool], Callable[[], None]]
+"""Until when it waits for a place, tells whether it takes one, and is told that none was free in time."""
+
+
 class Pool:
     """At most `limits.connections` connections to `host`:`port`; the rest wait, first come first served."""
 
@@ -57,7 +61,8 @@ class Pool:
         self._heads = PlainHeads()
         self._idle: deque[UpstreamConnection] = deque()
         self._open = 0
-        self._waiting: deque[Callable[[], bool]] = deque()  # each tells whether it takes the place
+        self._waiting: deque[_Waiting] = deque()
+        self._timer: asyncio.TimerHandle | None = None
         self._down_since: float | None = None
         self._retry_at, self._why_down = 0.0, ""
         self._closed = False
@@ -80,25 +85,38 @@ class Pool:
     def ask(self, target: str, headers: tuple[tuple[bytes, bytes], ...], told: Told) -> None:
         """A GET whose turn was taken before, while the pool is `ready`: costs no task. `told` gets what `get`
         would return or raise, never before this returns."""
-        until = self._clock() + self._limits.patience
+        now = self._clock()
+        until = now + self._limits.patience
         if self._open < self._limits.connections:
-            self._send(self._idle.pop(), target, headers, until, told)
+            self._send(self._idle[-1], target, headers, now, until, told)
+            self._idle.pop()
             self._open += 1
-        else:
-            self._waiting.append(partial(self._send_later, target, headers, until, told))
+            return
+        late = partial(told, Refused(DEADLINE, _NOT_FREE))
+        self._waiting.append((until, partial(self._send_later, target, headers, until, told), late))
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(until - now, self._look_at_time)
+
+    def _look_at_time(self) -> None:
+        """Whoever asks waits as long as all others do: they are late in their order."""
+        try:
+            while self._waiting and self._waiting[0][0] <= self._clock():
+                self._waiting.popleft()[2]()  # who is told may ask again
+        finally:
+            self._timer = None
+            if self._waiting:
+                wait = max(0.0, self._waiting[0][0] - self._clock())
+                self._timer = asyncio.get_running_loop().call_later(wait, self._look_at_time)
 
     def _send_later(
         self, target: str, headers: tuple[tuple[bytes, bytes], ...], until: float, told: Told
     ) -> bool:
-        """At a place that is free now; whether it is taken."""
-        if self._clock() >= until:
-            told(Refused(DEADLINE, _NOT_FREE))
-            return False
+        """At a place that is free now, which it takes."""
         connection = self._take_idle()
         if connection is None:
-            follow(self._get("GET", target, headers, until, paid=True), told)
-            return False
-        self._send(connection, target, headers, until, told)
+            follow(self._get("GET", target, headers, until, paid=True, placed=True), told)
+        else:
+            self._send(connection, target, headers, self._clock(), until, told)
         return True
 
     def _send(
@@ -106,10 +124,11 @@ class Pool:
         connection: UpstreamConnection,
         target: str,
         headers: tuple[tuple[bytes, bytes], ...],
+        sent_at: float,
         until: float,
         told: Told,
     ) -> None:
-        over = partial(self._over, connection, target, headers, until, told)
+        over = partial(self._over, connection, target, headers, sent_at, until, told)
         connection.ask("GET", target, headers, self._limits.read_timeout, over)
 
     def _over(
@@ -117,15 +136,15 @@ class Pool:
         connection: UpstreamConnection,
         target: str,
         headers: tuple[tuple[bytes, bytes], ...],
+        sent_at: float,
         until: float,
         told: Told,
         result: UpstreamAnswer | Exception,
     ) -> None:
         if isinstance(result, StaleConnection):
-            self._leave(connection)
-            follow(self._get("GET", target, headers, until, paid=True), told)
+            follow(self._get("GET", target, headers, until, paid=True, placed=True), told)
             return
-        result = self._judged("GET", until - self._limits.patience, result)
+        result = self._judged("GET", sent_at, result)
         self._leave(connection)
         if self._again(result, until):
             follow(self._get("GET", target, headers, until, paid=False), told)
@@ -143,13 +162,22 @@ class Pool:
         return await self._get(method, target, headers, self._clock() + self._limits.patience, paid=paid)
 
     async def _get(
-        self, method: str, target: str, headers: tuple[tuple[bytes, bytes], ...], until: float, *, paid: bool
+        self,
+        method: str,
+        target: str,
+        headers: tuple[tuple[bytes, bytes], ...],
+        until: float,
+        *,
+        paid: bool,
+        placed: bool = False,
     ) -> UpstreamAnswer:
         while True:
-            reply = await self._exchange(method, target, headers, until, reuse=True, paid=paid)
+            if not placed:
+                await self._turn_and_place(until, paid=paid)
+            reply = await self._exchange(method, target, headers, until, reuse=True)
             if not self._again(reply, until):
                 return reply
-            paid = False
+            paid = placed = False
 
     def _again(self, reply: UpstreamAnswer | Exception, until: float) -> bool:
         throttled = isinstance(reply, UpstreamAnswer) and reply.answer.status == 429
@@ -158,7 +186,8 @@ class Pool:
     async def put(self, target: str, headers: tuple[tuple[bytes, bytes], ...]) -> UpstreamAnswer:
         """A PUT, on a fresh connection always, since it is never repeated. Raises Refused."""
         until = self._clock() + self._limits.patience
-        return await self._exchange("PUT", target, headers, until, reuse=False, paid=False)
+        await self._turn_and_place(until, paid=False)
+        return await self._exchange("PUT", target, headers, until, reuse=False)
 
     def close(self) -> None:
         """Drops the idle connections; those in use end with their exchange."""
@@ -174,11 +203,8 @@ class Pool:
         until: float,
         *,
         reuse: bool,
-        paid: bool,
     ) -> UpstreamAnswer:
-        if self._gate is not None and not paid:
-            await self._gate.turn(OURS, until)
-        await self._enter(until)
+        """At a place that was taken, and is free after it."""
         sent_at = self._clock()
         connection: UpstreamConnection | None = None
         result: UpstreamAnswer | Exception
@@ -224,6 +250,11 @@ class Pool:
                 return connection
         return None
 
+    async def _turn_and_place(self, until: float, *, paid: bool) -> None:
+        if self._gate is not None and not paid:
+            await self._gate.turn(OURS, until)
+        await self._enter(until)
+
     async def _enter(self, until: float) -> None:
         if self._open < self._limits.connections:
             self._open += 1
@@ -231,7 +262,7 @@ class Pool:
         if len(self._waiting) >= _MAX_WAITING:
             raise Refused(DEADLINE, "the queue to the service is full")
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(partial(_given, turn))
+        self._waiting.append((until, partial(_given, turn), _told_by_itself))
         done, _ = await asyncio.wait((turn,), timeout=max(0.0, until - self._clock()))
         if not done:
             turn.cancel()
@@ -244,7 +275,9 @@ class Pool:
             else:
                 self._idle.append(connection)
         while self._waiting:
-            if self._waiting.popleft()():
+            if self._waiting[0][0] <= self._clock():  # told soon, not in the midst of this
+                asyncio.get_running_loop().call_soon(self._waiting.popleft()[2])
+            elif self._waiting.popleft()[1]():
                 return  # the place is handed over
         self._open -= 1
 
@@ -295,6 +328,10 @@ def _given(turn: asyncio.Future[None]) -> bool:
         return False
     turn.set_result(None)
     return True
+
+
+def _told_by_itself() -> None:
+    """Who waits in a task looks at the time itself."""
 
 
 def _why(error: BaseException) -> str:

@@ -20,6 +20,12 @@ T = TypeVar("T")
 HOUR = 3600.0
 
 
+@pytest.fixture(autouse=True, params=["read", "ask"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All is the same whether a task reads or a callback is told."""
+    monkeypatch.setattr(ClockedService, "way", request.param)
+
+
 def before(
     talk: Callable[[ClockedService], Awaitable[T]], cache: Cache | None = None, dates: bool = True
 ) -> T:
@@ -581,5 +587,86 @@ def test_a_rotation_costs_two_calls_however_many_ask_all_the_time() -> None:
             service.cache.tend()
             await asyncio.sleep(0)
         assert service.asked.count(ROLE) == 2
+
+    before(talk)
+
+
+@pytest.mark.parametrize("down", [False, True], ids=["a value", "an error"])
+def test_what_one_asked_for_reaches_all_who_come_later_and_nobody_is_left(down: bool) -> None:
+    async def talk(service: ClockedService) -> None:
+        service.delay = 0.05
+        if down:
+            service.down("meta-data/hostname")
+        waiting = [asyncio.ensure_future(service.get("meta-data/hostname", "0"))]
+        await asyncio.sleep(0)
+        for number in range(1, 20):
+            waiting.append(asyncio.ensure_future(service.get("meta-data/hostname", str(number))))
+            await asyncio.sleep(0.001)
+        found = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 1)
+        assert {isinstance(one, Refused) for one in found} == {down}
+        assert len(service.asked) == 1
+        assert service.cache.misses == 20
+        assert not len(service.cache._flights._flights)
+        service.values.clear()
+        assert (await service.get("meta-data/hostname")).status == 200
+
+    before(talk)
+
+
+def test_each_call_of_the_service_takes_one_turn_and_who_joins_or_is_served_takes_none() -> None:
+    async def talk(service: ClockedService) -> None:
+        taken = 0
+        take = service.gate.take
+
+        def counted() -> None:
+            nonlocal taken
+            taken += 1
+            take()
+
+        service.gate.take = counted  # type: ignore[method-assign]
+        service.delay = 0.01
+        for number, item in enumerate(("meta-data/hostname", "meta-data/mac", "new?n=1", "new?n=1"), 1):
+            await asyncio.gather(*(service.get(item, caller) for caller in "abc"))
+            assert (taken, len(service.asked)) == (number, number)
+        await service.get("meta-data/mac")
+        assert taken == 4
+
+    before(talk)
+
+
+def test_it_is_asked_at_once_only_where_nothing_has_to_be_waited_for_and_nothing_old_would_do() -> None:
+    async def talk(service: ClockedService) -> None:
+        target = canonical_target(b"/latest/meta-data/mac")
+        assert service.cache.may_ask(target, cached=True)
+        service.ready = False
+        assert not service.cache.may_ask(target, cached=True)
+        service.ready = True
+        await service.get("meta-data/mac")
+        service.now += 25 * HOUR
+        assert not service.cache.may_ask(target, cached=True)  # an old answer will do, if it comes to that
+        assert service.cache.may_ask(target, cached=False)
+        service.delay = 0.01
+        asking = asyncio.ensure_future(service.get("meta-data/mac", cached=False))
+        await asyncio.sleep(0)
+        assert not service.cache.may_ask(target, cached=False)  # it is being asked for
+        await asking
+        service.gate.overloaded(time.monotonic(), retry_after=1)
+        assert not service.cache.may_ask(target, cached=False)
+
+    before(talk)
+
+
+def test_a_defect_in_what_becomes_of_an_answer_reaches_who_asked_and_stays_with_nobody() -> None:
+    async def talk(service: ClockedService) -> None:
+        note = service.cache._roles.note
+
+        def fail(*_: object) -> None:
+            raise ZeroDivisionError
+
+        service.cache._roles.note = fail  # type: ignore[method-assign]
+        with pytest.raises(ZeroDivisionError):
+            await service.get("meta-data/mac")
+        service.cache._roles.note = note  # type: ignore[method-assign]
+        assert (await service.get("meta-data/mac")).status == 200
 
     before(talk)

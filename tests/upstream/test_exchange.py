@@ -3,26 +3,41 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
 from imds_proxy.errors import Refused
 from imds_proxy.protocol.responses import Answer
 from recorded import Script, answers, pool_of, recorded_service, reply
+from told import Fetch, by_callback, by_task
 
-HEADERS = ((b"Host", b"100.100.100.200"),)
+Get = Callable[..., Answer]
 
 
-def get(*scripts: Script) -> Answer:
-    async def run() -> Answer:
-        async with recorded_service(*scripts) as service:
-            pool = pool_of(service)
-            try:
-                return (await pool.get("GET", "/latest/meta-data/mac", HEADERS)).answer
-            finally:
-                pool.close()
+@pytest.fixture(params=[by_task, by_callback])
+def fetch(request: pytest.FixtureRequest) -> Fetch:
+    """A GET, by a task or by a callback."""
+    found: Fetch = request.param
+    return found
 
-    return asyncio.run(run())
+
+@pytest.fixture
+def get(fetch: Fetch) -> Get:
+    """The answer of a service that plays these scripts."""
+
+    def get(*scripts: Script) -> Answer:
+        async def run() -> Answer:
+            async with recorded_service(*scripts) as service:
+                pool = pool_of(service)
+                try:
+                    return (await fetch(pool, "/latest/meta-data/mac")).answer
+                finally:
+                    pool.close()
+
+        return asyncio.run(run())
+
+    return get
 
 
 @pytest.mark.parametrize(
@@ -37,22 +52,22 @@ def get(*scripts: Script) -> Answer:
         pytest.param(reply(b"abc", headers=b"Connection: close\r\n"), id="connection close"),
     ],
 )
-def test_every_framing_gives_the_same_body(raw: bytes) -> None:
+def test_every_framing_gives_the_same_body(get: Get, raw: bytes) -> None:
     assert get(answers(raw)).body == b"abc"
 
 
-def test_a_body_that_ends_with_the_connection_may_be_cut_and_is_marked_so() -> None:
+def test_a_body_that_ends_with_the_connection_may_be_cut_and_is_marked_so(get: Get) -> None:
     found = get(answers(b"HTTP/1.0 200 OK\r\n\r\nabc", keep_open=False))
     assert (found.body, found.complete) == (b"abc", False)
     assert get(answers(reply(b"abc"))).complete
 
 
-def test_bytes_of_the_body_pass_untouched() -> None:
+def test_bytes_of_the_body_pass_untouched(get: Get) -> None:
     body = bytes(range(256)) + b"\r\n\r\n"
     assert get(answers(reply(body))).body == body
 
 
-def test_headers_of_the_item_pass_and_others_do_not() -> None:
+def test_headers_of_the_item_pass_and_others_do_not(get: Get) -> None:
     raw = reply(b"x", headers=b"Content-Type: text/plain\r\nSet-Cookie: a=b\r\nLocation: /x\r\n")
     assert get(answers(raw)).headers == ((b"Content-Type", b"text/plain"),)
 
@@ -93,19 +108,19 @@ def test_headers_of_the_item_pass_and_others_do_not() -> None:
         pytest.param(b"", "upstream-broken", id="closed unanswered"),
     ],
 )
-def test_what_is_not_one_whole_answer_is_refused(raw: bytes, slug: str) -> None:
+def test_what_is_not_one_whole_answer_is_refused(get: Get, raw: bytes, slug: str) -> None:
     with pytest.raises(Refused) as caught:
         get(answers(raw, keep_open=False))
     assert caught.value.refusal.slug == slug
 
 
-def test_a_silent_service_is_given_up_after_the_read_timeout() -> None:
+def test_a_silent_service_is_given_up_after_the_read_timeout(get: Get) -> None:
     with pytest.raises(Refused) as caught:
         get(answers(b""))
     assert caught.value.refusal.slug == "deadline"
 
 
-def test_unsolicited_bytes_on_an_idle_connection_reach_nobody() -> None:
+def test_unsolicited_bytes_on_an_idle_connection_reach_nobody(fetch: Fetch) -> None:
     async def run() -> tuple[bytes, int]:
         split = asyncio.Event()
 
@@ -118,11 +133,11 @@ def test_unsolicited_bytes_on_an_idle_connection_reach_nobody() -> None:
 
         async with recorded_service(splitting, answers(reply(b"second"))) as service:
             pool = pool_of(service)
-            assert (await pool.get("GET", "/a", HEADERS)).answer.body == b"first"
+            assert (await fetch(pool, "/a")).answer.body == b"first"
             split.set()
             while pool.idle:
                 await asyncio.sleep(0.001)
-            second = (await pool.get("GET", "/b", HEADERS)).answer.body
+            second = (await fetch(pool, "/b")).answer.body
             pool.close()
             return second, service.connections
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import math
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -12,7 +14,7 @@ import pytest
 
 from imds_proxy.errors import Refused
 from imds_proxy.policy.rules import Rate
-from imds_proxy.upstream.flight import FairFlight, SingleFlight, wait_until
+from imds_proxy.upstream.flight import FairFlight, SingleFlight, follow, wait_until
 from imds_proxy.upstream.gate import UpstreamGate
 
 
@@ -179,3 +181,109 @@ def test_a_flight_that_has_landed_before_a_late_waiter_wakes_leaves_newer_waiter
         assert fair._begun["key"] is newer
 
     with_fair(talk, Rate(20, 40))
+
+
+def test_a_flight_without_a_task_reaches_all_who_join_it() -> None:
+    async def talk(fair: FairFlight[str], gate: UpstreamGate) -> None:
+        for result in ("value", OSError("down")):
+            assert fair.may_begin("key")
+            fair.begin("key")
+            assert not fair.may_begin("key")
+            assert fair.may_begin("other")
+            joins = [asyncio.create_task(fair.join("key", who, math.inf, _never)) for who in range(20)]
+            await asyncio.sleep(0)
+            joins.pop().cancel()
+            await asyncio.sleep(0)
+            fair.end("key", result)
+            assert fair.may_begin("key")
+            found = await asyncio.wait_for(asyncio.gather(*joins, return_exceptions=True), 1)
+            assert found == [result] * 19
+
+    with_fair(talk, Rate(20, 40))
+
+
+def test_an_error_of_a_flight_that_nobody_joined_is_nobodys() -> None:
+    async def talk(fair: FairFlight[str], gate: UpstreamGate) -> None:
+        reported: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+        fair.begin("key")
+        fair.end("key", OSError("down"))
+        await asyncio.sleep(0)
+        gc.collect()
+        assert not reported
+        assert "key" not in fair
+
+    with_fair(talk, Rate(20, 40))
+
+
+def test_none_begins_past_those_who_wait() -> None:
+    """Not even for another key, and not for the same one when the turn of those who wait has come."""
+
+    async def talk(fair: FairFlight[str], gate: UpstreamGate) -> None:
+        gate.overloaded(time.monotonic(), retry_after=0.2)
+        assert not fair.may_begin("key")
+
+        async def start() -> str:
+            assert not fair.may_begin("key")
+            return "value"
+
+        waiting = asyncio.create_task(fair.join("key", "a", time.monotonic() + 1, start))
+        await asyncio.sleep(0.01)
+        assert not fair.may_begin("key")
+        assert not fair.may_begin("other")
+        assert await waiting == "value"
+
+    with_fair(talk, Rate(20, 40))
+
+
+def test_each_flight_costs_one_turn_whichever_way_it_begins() -> None:
+    async def talk(fair: FairFlight[str], gate: UpstreamGate) -> None:
+        taken = 0
+        take = gate.take
+
+        def counted() -> None:
+            nonlocal taken
+            taken += 1
+            take()
+
+        gate.take = counted  # type: ignore[method-assign]
+        fair.begin("key")
+        assert taken == 1
+        joined = [asyncio.create_task(fair.join("key", who, math.inf, _never)) for who in range(5)]
+        await asyncio.sleep(0)
+        fair.end("key", "value")
+        await asyncio.gather(*joined)
+        assert taken == 1
+
+        async def start() -> str:
+            return "value"
+
+        await asyncio.gather(*(fair.join("key", who, math.inf, start) for who in range(5)))
+        assert taken == 2
+
+    with_fair(talk, Rate(20, 40))
+
+
+async def _never() -> str:
+    raise AssertionError("it must not begin")
+
+
+def test_who_follows_work_is_told_its_result_or_its_error_once_and_never_at_once() -> None:
+    async def main() -> None:
+        error, found = OSError("down"), list[str | Exception]()
+
+        async def work(result: str | Exception, wait: float) -> str:
+            if wait:
+                await asyncio.sleep(wait)
+            if isinstance(result, Exception):
+                raise result
+            return result
+
+        for wait in (0, 0.01):
+            for result in ("value", error):
+                follow(work(result, wait), found.append)
+        assert not found
+        await asyncio.sleep(0.05)
+        assert found == ["value", error, "value", error]
+
+    asyncio.run(main())

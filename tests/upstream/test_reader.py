@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, TypeVar
 
 import pytest
@@ -12,14 +13,17 @@ from imds_proxy.errors import Refused
 from imds_proxy.protocol.items import ItemClassifier
 from imds_proxy.protocol.profile import ALIBABA, ItemClass
 from imds_proxy.protocol.responses import Answer
-from imds_proxy.protocol.target import canonical_target
+from imds_proxy.protocol.target import Target, canonical_target
 from imds_proxy.upstream.reader import ServiceReader
 from imds_proxy.upstream.tokens import TokenKeeper, TokenService
 from recorded import Script, answers, pool_of, recorded_service, reply
+from told import told
 
 HEADERS = ((b"Host", b"100.100.100.200"),)
 MAC = canonical_target(b"/latest/meta-data/mac")
 T = TypeVar("T")
+Allow = Callable[[Target], bool]
+ReadMac = Callable[..., Answer]
 
 
 def service_of(respond: Callable[[bytes, bytes | None], bytes]) -> Script:
@@ -57,30 +61,48 @@ def read(script: Script, use: Callable[[ServiceReader], Coroutine[Any, Any, T]])
     return asyncio.run(main())
 
 
-def read_mac(script: Script, item: ItemClass = ItemClass.STATIC) -> Answer:
-    return read(script, lambda reader: reader.read(MAC, item, lambda _: True))
+async def by_task(
+    reader: ServiceReader, item: ItemClass = ItemClass.STATIC, allow: Allow = lambda _: True
+) -> Answer:
+    return await reader.read(MAC, item, allow)
+
+
+async def by_callback(
+    reader: ServiceReader, item: ItemClass = ItemClass.STATIC, allow: Allow = lambda _: True
+) -> Answer:
+    assert not reader.ready
+    await reader._keeper.get()  # whose connection is kept
+    assert reader.ready
+    answer: Answer = await told(partial(reader.ask, MAC, item, allow))
+    return answer
+
+
+@pytest.fixture(params=[by_task, by_callback])
+def read_mac(request: pytest.FixtureRequest) -> ReadMac:
+    """A read of one item, by a task or by a callback."""
+    return lambda script, *how: read(script, lambda reader: request.param(reader, *how))
 
 
 @pytest.mark.parametrize("status", [b"401 Unauthorized", b"403 Forbidden"])
-def test_a_refused_token_is_renewed_and_the_call_repeated_once(status: bytes) -> None:
+def test_a_refused_token_is_renewed_and_the_call_repeated_once(read_mac: ReadMac, status: bytes) -> None:
     def respond(target: bytes, token: bytes | None) -> bytes:
         return reply(b"value") if token == b"token-2" else reply(b"no", status=status)
 
     assert read_mac(service_of(respond)).body == b"value"
 
 
-def test_a_403_that_stays_is_the_services_own_answer() -> None:
+def test_a_403_that_stays_is_the_services_own_answer(read_mac: ReadMac) -> None:
     assert read_mac(service_of(lambda *_: reply(b"no", status=b"403 Forbidden"))).status == 403
 
 
-def test_a_401_for_a_fresh_token_is_never_the_callers() -> None:
+def test_a_401_for_a_fresh_token_is_never_the_callers(read_mac: ReadMac) -> None:
     with pytest.raises(Refused) as caught:
         read_mac(service_of(lambda *_: reply(b"no", status=b"401 Unauthorized")))
     assert caught.value.refusal.slug == "token-rejected"
 
 
 @pytest.mark.parametrize("status", [404, 405, 429, 500, 503])
-def test_other_statuses_pass_as_they_came(status: int) -> None:
+def test_other_statuses_pass_as_they_came(read_mac: ReadMac, status: int) -> None:
     assert read_mac(service_of(lambda *_: reply(b"page", status=b"%d X" % status))).status == status
 
 
@@ -96,7 +118,7 @@ def redirecting_to(place: bytes) -> Script:
 @pytest.mark.parametrize(
     "place", [b"/latest/meta-data/mac/", b"http://100.100.100.200/latest/meta-data/mac/"]
 )
-def test_a_redirect_by_a_trailing_slash_is_resolved_once(place: bytes) -> None:
+def test_a_redirect_by_a_trailing_slash_is_resolved_once(read_mac: ReadMac, place: bytes) -> None:
     assert read_mac(redirecting_to(place)).body == b"at /latest/meta-data/mac/"
 
 
@@ -110,18 +132,15 @@ def test_a_redirect_by_a_trailing_slash_is_resolved_once(place: bytes) -> None:
         b"",
     ],
 )
-def test_any_other_redirect_is_a_502(place: bytes) -> None:
+def test_any_other_redirect_is_a_502(read_mac: ReadMac, place: bytes) -> None:
     with pytest.raises(Refused) as caught:
         read_mac(redirecting_to(place))
     assert caught.value.refusal.slug == "upstream-redirect"
 
 
-def test_a_redirect_is_asked_of_policy_first() -> None:
+def test_a_redirect_is_asked_of_policy_first(read_mac: ReadMac) -> None:
     with pytest.raises(Refused):
-        read(
-            redirecting_to(b"/latest/meta-data/mac/"),
-            lambda reader: reader.read(MAC, ItemClass.STATIC, lambda _: False),
-        )
+        read_mac(redirecting_to(b"/latest/meta-data/mac/"), ItemClass.STATIC, lambda _: False)
 
 
 @pytest.mark.parametrize(
@@ -132,13 +151,13 @@ def test_a_redirect_is_asked_of_policy_first() -> None:
         reply(b"\x1f\x8b", headers=b"Content-Encoding: gzip\r\n"),
     ],
 )
-def test_what_something_else_says_is_a_502(raw: bytes) -> None:
+def test_what_something_else_says_is_a_502(read_mac: ReadMac, raw: bytes) -> None:
     with pytest.raises(Refused) as caught:
         read_mac(service_of(lambda *_: raw))
     assert caught.value.refusal.slug == "upstream-foreign"
 
 
-def test_user_data_may_be_a_web_page() -> None:
+def test_user_data_may_be_a_web_page(read_mac: ReadMac) -> None:
     assert read_mac(service_of(lambda *_: reply(b"<html>")), ItemClass.USER_DATA).body == b"<html>"
 
 
@@ -151,6 +170,6 @@ def test_passthrough_adds_no_token() -> None:
     assert read(script, use).body == b"none"
 
 
-def test_recorded_answers_are_judged_too() -> None:
+def test_recorded_answers_are_judged_too(read_mac: ReadMac) -> None:
     with pytest.raises(Refused):
         read_mac(answers(reply(b"tok"), b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab", keep_open=False))
