@@ -138,9 +138,9 @@ class Service:
         preparing.add_done_callback(_look_at)
         try:
             await wait_until(preparing, arrived + self._deadline - self._clock())
-        except Refused as error:
-            return self._endings.refuse(request, peer, session, error)
-        result = self.begin(request, peer, arrived)
+            result = self.begin(request, peer, arrived)
+        except Exception as error:  # a refusal, or a defect of ours
+            return self._endings.ended(request, peer, session, None, error)
         return result if isinstance(result, Answer) else await result
 
     def abandoned(self, peer: Peer, request: Request) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import socket
+import time
 from collections.abc import Coroutine
 from typing import Any, TypeAlias
 
@@ -12,6 +13,7 @@ import pytest
 
 from imds_proxy.config import Config
 from imds_proxy.policy.caller import Caller, Identity, Process
+from imds_proxy.policy.rules import Rate
 from imds_proxy.protocol.session import Session
 from imds_proxy.server.build import Daemon
 from recorded import Script, reply
@@ -192,3 +194,103 @@ def test_a_missing_item_is_the_services_own_404() -> None:
     status, head, body = conversation(talk, script=service_of())
     assert (status, body) == (404, b"404 - Not Found")
     assert b"X-Imds-Proxy" not in head
+
+
+async def opened(writer: Writer) -> tuple[Reader, Writer]:
+    """One more connection to the same daemon."""
+    return await asyncio.open_connection("127.0.0.1", writer.get_extra_info("peername")[1])
+
+
+async def get(reader: Reader, writer: Writer, item: bytes) -> tuple[int, bytes]:
+    """Status and body."""
+    writer.write(GET % item)
+    status, _, body = await answer(reader)
+    return status, body
+
+
+def test_a_defect_while_tokens_are_made_ready_costs_one_request() -> None:
+    class Broken:
+        ready = False
+
+        async def prepare(self) -> None:
+            raise OSError("no secret")
+
+    async def talk(reader: Reader, writer: Writer, daemon: Daemon) -> list[int]:
+        daemon.shared.service._tokens = Broken()  # type: ignore[assignment]
+        writer.write(with_token(b"mac", b"tok==") + GET % b"mac")
+        return [(await answer(reader))[0] for _ in range(2)]
+
+    assert conversation(talk, script=service_of()) == [500, 200]
+
+
+def test_many_callers_of_few_connections_get_each_its_own_answer() -> None:
+    async def talk(reader: Reader, writer: Writer, daemon: Daemon) -> None:
+        await get(reader, writer, b"mac")
+
+        async def ask(caller: int) -> None:
+            reader, own = await opened(writer)
+            items = [b"own-%d/%d" % (caller, number) for number in range(20)]
+            own.write(b"".join(GET % item for item in items))
+            for item in items:
+                status, _, body = await answer(reader)
+                assert (status, body) == (200, b"/latest/meta-data/" + item)
+            own.close()
+
+        await asyncio.gather(*(ask(number) for number in range(60)))
+        assert daemon.pool._open == 0
+        assert daemon.pool.idle <= Config().upstream.connections
+
+    conversation(talk, Callers([caller(uid) for uid in range(1000, 1060)]))
+
+
+def test_callers_of_a_service_that_hangs_are_all_answered_in_time_and_nothing_is_left() -> None:
+    hold = asyncio.Event()
+
+    async def hanging(reader: Reader, writer: Writer) -> None:
+        while True:
+            target = (await reader.readuntil(b"\r\n\r\n")).split(b" ")[1]
+            if b"hangs" in target:
+                await hold.wait()
+            writer.write(reply(b"tok==" if b"token" in target else b"value"))
+
+    async def talk(reader: Reader, writer: Writer, daemon: Daemon) -> None:
+        assert (await get(reader, writer, b"mac"))[0] == 200
+
+        async def ask(number: int) -> list[float]:
+            reader, own = await opened(writer)
+            began, took = time.monotonic(), []
+            own.write(GET % (b"hangs-%d" % number) + GET % b"mac" + GET % (b"hangs-%d" % number))
+            for expected in (503, 200, 503):
+                assert (await answer(reader))[0] == expected
+                took.append(time.monotonic() - began)
+            own.close()
+            return took
+
+        for took in await asyncio.gather(*(ask(number) for number in range(40))):
+            assert 0.85 < took[0] < 1.2
+            assert took[1] - took[0] < 0.2
+            assert took[2] - took[1] < 0.3  # it came as long ago as the first
+        hold.set()
+        while daemon.pool._open or len(daemon.shared.service.cache._flights._flights):
+            await asyncio.sleep(0.01)
+        assert (await get(reader, writer, b"hangs-0"))[0] == 200
+
+    conversation(talk, script=hanging)
+
+
+def test_each_miss_costs_its_caller_and_the_service_one_and_a_refused_one_costs_the_service_none() -> None:
+    async def talk(reader: Reader, writer: Writer, daemon: Daemon) -> tuple[list[int], int]:
+        taken = 0
+        take = daemon.gate.take
+
+        def counted() -> None:
+            nonlocal taken
+            taken += 1
+            take()
+
+        daemon.gate.take = counted  # type: ignore[method-assign]
+        items = (b"mac", b"hostname", b"zone-id", b"mac", b"region-id", b"hostname")
+        return [(await get(reader, writer, item))[0] for item in items], taken
+
+    found = conversation(talk, script=service_of(), misses=Rate(0.001, 3))
+    assert found == ([200, 200, 200, 200, 429, 200], 3)
