@@ -251,7 +251,7 @@ def test_callers_of_a_service_that_hangs_are_all_answered_in_time_and_nothing_is
             target = (await reader.readuntil(b"\r\n\r\n")).split(b" ")[1]
             if b"hangs" in target:
                 await hold.wait()
-            writer.write(reply(b"tok==" if b"token" in target else b"value"))
+            writer.write(reply(b"tok==" if b"token" in target else target))
 
     async def talk(reader: Reader, writer: Writer, daemon: Daemon) -> None:
         assert (await get(reader, writer, b"mac"))[0] == 200
@@ -270,10 +270,13 @@ def test_callers_of_a_service_that_hangs_are_all_answered_in_time_and_nothing_is
             assert 0.85 < took[0] < 1.2
             assert took[1] - took[0] < 0.2
             assert took[2] - took[1] < 0.3  # it came as long ago as the first
+        assert (await get(reader, writer, b"hangs-here"))[0] == 503
         hold.set()
         while daemon.pool._open or len(daemon.shared.service.cache._flights._flights):
             await asyncio.sleep(0.01)
-        assert (await get(reader, writer, b"hangs-0"))[0] == 200
+        # What came too late was told to nobody.
+        assert await get(reader, writer, b"mac") == (200, b"/latest/meta-data/mac")
+        assert await get(reader, writer, b"hangs-0") == (200, b"/latest/meta-data/hangs-0")
 
     conversation(talk, script=hanging)
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from imds_proxy.errors import Refused
 from imds_proxy.protocol.responses import Answer
-from recorded import Script, answers, pool_of, recorded_service, reply
+from recorded import LIMITS, Script, answers, pool_of, recorded_service, reply
 from told import Fetch, by_callback, by_task
 
 Get = Callable[..., Answer]
@@ -118,6 +119,30 @@ def test_a_silent_service_is_given_up_after_the_read_timeout(get: Get) -> None:
     with pytest.raises(Refused) as caught:
         get(answers(b""))
     assert caught.value.refusal.slug == "deadline"
+
+
+def test_each_question_has_the_whole_read_timeout(fetch: Fetch) -> None:
+    async def run() -> float:
+        async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            for wait in (0.0, 0.2, 0.2):
+                await reader.readuntil(b"\r\n\r\n")
+                await asyncio.sleep(wait)
+                writer.write(reply(b"value"))
+            await reader.read()
+
+        async with recorded_service(slow) as service:
+            clock = asyncio.get_running_loop().time
+            pool = pool_of(service, replace(LIMITS, read_timeout=0.3))
+            for _ in range(3):
+                assert (await fetch(pool, "/a")).answer.body == b"value"
+            began = clock()
+            with pytest.raises(Refused) as caught:
+                await fetch(pool, "/a")
+            assert caught.value.refusal.slug == "deadline"
+            assert service.connections == 1
+            return clock() - began
+
+    assert 0.29 < asyncio.run(run()) < 0.5
 
 
 def test_unsolicited_bytes_on_an_idle_connection_reach_nobody(fetch: Fetch) -> None:
