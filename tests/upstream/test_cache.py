@@ -658,15 +658,12 @@ def test_it_is_asked_at_once_only_where_nothing_has_to_be_waited_for_and_nothing
 
 def test_a_defect_in_what_becomes_of_an_answer_reaches_who_asked_and_stays_with_nobody() -> None:
     async def talk(service: ClockedService) -> None:
-        note = service.cache._roles.note
-
         def fail(*_: object) -> None:
             raise ZeroDivisionError
 
-        service.cache._roles.note = fail  # type: ignore[method-assign]
-        with pytest.raises(ZeroDivisionError):
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(ZeroDivisionError):
+            patch.setattr(service.cache._roles, "note", fail)
             await service.get("meta-data/mac")
-        service.cache._roles.note = note  # type: ignore[method-assign]
         assert (await service.get("meta-data/mac")).status == 200
 
     before(talk)

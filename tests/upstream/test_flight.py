@@ -202,11 +202,17 @@ def test_a_flight_without_a_task_reaches_all_who_join_it() -> None:
     with_fair(talk, Rate(20, 40))
 
 
-def test_an_error_of_a_flight_that_nobody_joined_is_nobodys() -> None:
+@pytest.mark.parametrize("left", [False, True], ids=["nobody joined", "who joined has left"])
+def test_an_error_of_a_flight_that_nobody_waits_for_is_nobodys(left: bool) -> None:
     async def talk(fair: FairFlight[str], gate: UpstreamGate) -> None:
         reported: list[Any] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
         fair.begin("key")
+        if left:
+            joined = asyncio.create_task(fair.join("key", "a", math.inf, _never))
+            await asyncio.sleep(0)
+            joined.cancel()
+            await asyncio.sleep(0)
         fair.end("key", OSError("down"))
         await asyncio.sleep(0)
         gc.collect()
