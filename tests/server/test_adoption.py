@@ -3,8 +3,6 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -12,21 +10,8 @@ from imds_proxy.config import Address
 from imds_proxy.server.adoption import CannotListen, listening_sockets, redirected_sockets, release
 from imds_proxy.server.fdstore import DescriptorStore
 from imds_proxy.server.notify import Notifier
-from manager import Manager, service_manager
+from manager import Manager
 from netns import ip, own_network
-
-
-@pytest.fixture
-def manager(tmp_path: Path) -> Iterator[Manager]:
-    with service_manager(tmp_path / "notify") as manager:
-        yield manager
-
-
-@pytest.fixture
-def notifier(manager: Manager) -> Iterator[Notifier]:
-    notifier = Notifier(manager.address)
-    yield notifier
-    notifier.close()
 
 
 def free_port() -> Address:

@@ -1,27 +1,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
 
 from imds_proxy.server.fdstore import DescriptorStore
 from imds_proxy.server.notify import Notifier
-from manager import Manager, service_manager
-
-
-@pytest.fixture
-def manager(tmp_path: Path) -> Iterator[Manager]:
-    with service_manager(tmp_path / "notify") as manager:
-        yield manager
-
-
-@pytest.fixture
-def notifier(manager: Manager) -> Iterator[Notifier]:
-    notifier = Notifier(manager.address)
-    yield notifier
-    notifier.close()
+from manager import Manager
 
 
 def test_what_one_run_keeps_the_next_one_finds_by_its_name(manager: Manager, notifier: Notifier) -> None:

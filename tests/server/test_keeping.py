@@ -3,31 +3,14 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import cast
-
-import pytest
 
 from imds_proxy.intercept.redirect import Redirect
 from imds_proxy.server.fdstore import DescriptorStore
 from imds_proxy.server.keeping import RedirectKeeper
 from imds_proxy.server.notify import Notifier
-from manager import Manager, service_manager
-
-
-@pytest.fixture
-def manager(tmp_path: Path) -> Iterator[Manager]:
-    with service_manager(tmp_path / "notify") as manager:
-        yield manager
-
-
-@pytest.fixture
-def notifier(manager: Manager) -> Iterator[Notifier]:
-    notifier = Notifier(manager.address)
-    yield notifier
-    notifier.close()
+from manager import Manager
 
 
 class Piped:

@@ -20,13 +20,6 @@ def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Manager]
         yield manager
 
 
-@pytest.fixture
-def notifier(manager: Manager) -> Iterator[Notifier]:
-    notifier = Notifier(manager.address)
-    yield notifier
-    notifier.close()
-
-
 def test_what_a_service_says_arrives_in_order_and_in_systemds_words(
     manager: Manager, notifier: Notifier
 ) -> None:

@@ -1,28 +1,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
-
-import pytest
 
 from imds_proxy.server.notify import Notifier
 from imds_proxy.server.supervision import Supervision
-from manager import Manager, service_manager
-
-
-@pytest.fixture
-def manager(tmp_path: Path) -> Iterator[Manager]:
-    with service_manager(tmp_path / "notify") as manager:
-        yield manager
-
-
-@pytest.fixture
-def notifier(manager: Manager) -> Iterator[Notifier]:
-    notifier = Notifier(manager.address)
-    yield notifier
-    notifier.close()
+from manager import Manager
 
 
 async def heard(manager: Manager, count: int) -> list[str]:
