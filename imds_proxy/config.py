@@ -65,6 +65,7 @@ __all__ = [
     "Upstream",
     "describe",
     "load",
+    "load_or_default",
     "override",
     "parse",
     "parse_address",
@@ -175,6 +176,13 @@ def load(path: Path, check_owner: bool = True) -> Config:
     except FileRefused as refused:
         raise ConfigErrors((ConfigError(name, 0, printable(str(refused))),)) from None
     return parse(text, name)
+
+
+def load_or_default(path: Path | None) -> Config:
+    """The configuration that `imds-proxy run` starts with: of the file that is named (`-c`), else that at
+    DEFAULT_PATH, else, where there is no such file, the defaults. Raises ConfigErrors."""
+    chosen = path or (DEFAULT_PATH if DEFAULT_PATH.exists() else None)
+    return load(chosen) if chosen else Config()
 
 
 def parse(text: str, name: str) -> Config:

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from imds_proxy.config import DEFAULT_PATH, Config, ConfigErrors, load
+from imds_proxy.config import ConfigErrors, load_or_default
 from imds_proxy.config_values import printable
 from imds_proxy.server.admin import ask
 
@@ -115,9 +115,8 @@ def _shown(answer: dict[str, Any]) -> str:
 
 def _socket_of(args: argparse.Namespace) -> Path | None:
     """The admin socket; None, said, where the configuration is refused."""
-    path = args.config or (DEFAULT_PATH if DEFAULT_PATH.exists() else None)
     try:
-        return Path(args.socket or (load(path) if path else Config()).admin.socket)
+        return Path(args.socket or load_or_default(args.config).admin.socket)
     except ConfigErrors as errors:
         for error in errors.errors:
             print(error, file=sys.stderr)

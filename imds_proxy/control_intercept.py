@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from imds_proxy.config import DEFAULT_PATH, Config, ConfigErrors, load
+from imds_proxy.config import Config, ConfigErrors, load_or_default
 from imds_proxy.intercept import alone, passing
 from imds_proxy.intercept.redirect import InterceptError
 from imds_proxy.intercept.report import Report, as_text, exit_code, read
@@ -37,9 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0 done, or in force; 1 failed, or not in force; 3 unknown; 78 the configuration is refused."""
-    path = args.config or (DEFAULT_PATH if DEFAULT_PATH.exists() else None)
     try:
-        config = load(path) if path else Config()
+        config = load_or_default(args.config)
     except ConfigErrors as errors:
         for error in errors.errors:
             print(error, file=sys.stderr)

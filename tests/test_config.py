@@ -15,6 +15,7 @@ from imds_proxy.config import (
     ConfigErrors,
     describe,
     load,
+    load_or_default,
     override,
     parse,
 )
@@ -238,3 +239,17 @@ def test_a_wrong_override_is_refused_with_a_sentence(
 ) -> None:
     with pytest.raises(ValueError, match=said):
         override(Config(), listen=listen, upstream=upstream)
+
+
+def test_without_a_file_that_is_named_the_default_one_counts_and_without_that_the_defaults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    default, named = tmp_path / "default.yaml", tmp_path / "named.yaml"
+    monkeypatch.setattr("imds_proxy.config.DEFAULT_PATH", default)
+    assert load_or_default(None) == Config()
+    default.write_text("mode: enforce\n")
+    named.write_text("mode: passthrough\n")
+    assert load_or_default(None).mode == "enforce"
+    assert load_or_default(named).mode == "passthrough"
+    with pytest.raises(ConfigErrors):  # what was named is not passed over
+        load_or_default(tmp_path / "missing.yaml")

@@ -11,7 +11,7 @@ from pathlib import Path
 from imds_proxy.advice import expectations, suggestions
 from imds_proxy.advice.explain import caller_of, explain
 from imds_proxy.callers.resolver import Resolver
-from imds_proxy.config import DEFAULT_PATH, Config, ConfigErrors, load
+from imds_proxy.config import ConfigErrors, load_or_default
 from imds_proxy.policy.decision import Policy
 from imds_proxy.protocol.session import Session
 from imds_proxy.server.build import policy_of, watched_by
@@ -42,9 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0 ok, 1 failed (explain: refused), 2 wrong usage, 78 configuration refused."""
-    path = args.config or (DEFAULT_PATH if DEFAULT_PATH.exists() else None)
     try:
-        policy = policy_of(load(path) if path else Config())
+        policy = policy_of(load_or_default(args.config))
     except ConfigErrors as refused:
         for error in refused.errors:
             sys.stderr.write(f"{error}\n")

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from imds_proxy.config import DEFAULT_PATH, Config, ConfigErrors, load
+from imds_proxy.config import Config, ConfigErrors, load_or_default
 from imds_proxy.config_values import Duration, printable
 from imds_proxy.cutover.ecs import CloudError, Ecs
 from imds_proxy.cutover.journal import Journal
@@ -68,7 +68,7 @@ def add_probe_arguments(parser: argparse.ArgumentParser) -> None:
 def run_probe(args: argparse.Namespace) -> int:
     """Says what the real service answers: 0 hardened, 1 it still takes plain GETs, 3 it does not answer."""
     try:
-        probe = _probe_here(_config(args.config))
+        probe = _probe_here(load_or_default(args.config))
     except ConfigErrors as errors:
         return _refused(errors)
     if args.json:
@@ -83,7 +83,7 @@ def run_probe(args: argparse.Namespace) -> int:
 def run(args: argparse.Namespace) -> int:
     """Cuts over; 0 when all are, 1 when one is not, 2 for wrong usage."""
     try:
-        config = _config(args.config)
+        config = load_or_default(args.config)
         ids = _ids(args.instance, args.instances)
         if not 1 <= args.parallel <= 20:
             raise ValueError(f"--parallel {args.parallel}: 1 to 20 are allowed")
@@ -156,11 +156,6 @@ def _gaps(args: argparse.Namespace) -> list[str]:
     calls = traced_calls(args.analyzer.read_text(errors="replace")) if args.analyzer else []
     callers = json.loads(args.report.read_text())["callers"] if args.report else []
     return list(unseen(counts, calls, callers))
-
-
-def _config(path: Path | None) -> Config:
-    chosen = path or (DEFAULT_PATH if DEFAULT_PATH.exists() else None)
-    return load(chosen) if chosen else Config()
 
 
 def _probe_here(config: Config) -> Probe:

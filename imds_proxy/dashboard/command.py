@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from imds_proxy.config import DEFAULT_PATH, Config, ConfigErrors, load
+from imds_proxy.config import ConfigErrors, load_or_default
 from imds_proxy.dashboard.door import Door
 from imds_proxy.ledger.merging import Merge
 from imds_proxy.ledger.page import Live, write_page
@@ -40,9 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serves the page until SIGINT; 1 where no daemon answers, 78 for a refused configuration."""
-    path = args.config or (DEFAULT_PATH if DEFAULT_PATH.exists() else None)
     try:
-        config = load(path) if path else Config()
+        config = load_or_default(args.config)
     except ConfigErrors as errors:
         for error in errors.errors:
             print(error, file=sys.stderr)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from imds_proxy.config import DEFAULT_PATH, Config, ConfigErrors, load, override
+from imds_proxy.config import Config, ConfigErrors, load_or_default, override
 from imds_proxy.config_values import Address, printable
 from imds_proxy.doctor import clients, cloud, interception, kubernetes, machine, network, sock_diag
 from imds_proxy.doctor.exchange import ServiceError
@@ -112,10 +112,8 @@ def _examine(config: Config, ask_upstream: bool) -> Iterator[Finding]:
 
 def _configuration(path: Path | None) -> tuple[Config, list[Finding]]:
     """The configuration that `run` would have, or the defaults and what is wrong."""
-    if path is None and not DEFAULT_PATH.exists():
-        return Config(), []
     try:
-        return load(path or DEFAULT_PATH), []
+        return load_or_default(path), []
     except ConfigErrors as refused:
         more = len(refused.errors) - 1
         sentence = f"{refused.errors[0]}" + (f" (and {more} more)" if more else "")

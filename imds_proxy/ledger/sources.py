@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, TextIO, cast
 
-from imds_proxy.config import DEFAULT_PATH, Config, load
+from imds_proxy.config import load_or_default
 
 _SQLITE, _GZIP = b"SQLite format 3\0", b"\x1f\x8b"
 _COMPANIONS = ("-wal", "-shm", "-journal")
@@ -20,8 +20,7 @@ _COMPANIONS = ("-wal", "-shm", "-journal")
 
 def ledger_path(config: Path | None) -> Path:
     """The ledger of this machine's daemon. Raises ConfigErrors."""
-    path = config or (DEFAULT_PATH if DEFAULT_PATH.exists() else None)
-    chosen = load(path) if path else Config()
+    chosen = load_or_default(config)
     return chosen.ledger.below(chosen.state)
 
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from imds_proxy.config import DEFAULT_PATH, Config, ConfigErrors, load
+from imds_proxy.config import Config, ConfigErrors, load_or_default
 from imds_proxy.config_values import Duration
 from imds_proxy.ledger.tally import Tally
 from imds_proxy.observe.packets import PacketSocket
@@ -40,9 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Watches; 0 when it ends as asked, 1 when it cannot watch, 78 for a refused configuration."""
-    path = args.config or (DEFAULT_PATH if DEFAULT_PATH.exists() else None)
     try:
-        config = load(path) if path else Config()
+        config = load_or_default(args.config)
     except ConfigErrors as errors:
         for error in errors.errors:
             print(error, file=sys.stderr)
