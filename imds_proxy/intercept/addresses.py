@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import ipaddress
-import os
 import socket
 import struct
 import sys
@@ -17,23 +16,21 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from imds_proxy.config_values import Address
+from imds_proxy.intercept.netlink import ACK, DUMP, REQUEST, answers, netlink
 from imds_proxy.intercept.redirect import InterceptError
 
 # linux/rtnetlink.h, linux/if_addr.h, linux/netlink.h
 _NEW, _DELETE, _GET = 20, 21, 22
-_REQUEST, _ACK, _REPLACE, _CREATE, _DUMP = 0x1, 0x4, 0x100, 0x400, 0x300
-_ERROR, _DONE = 2, 3
+_REPLACE, _CREATE = 0x100, 0x400
 _ADDRESS, _LOCAL, _CACHE_INFO, _FLAGS = 1, 2, 6, 8
 _NO_DAD, _NO_PREFIX_ROUTE = 0x02, 0x200
 _HOST_SCOPE = 254  # never chosen as the source of what leaves the machine
 _FOREVER = 0xFFFFFFFF
 _NO_IPV6 = (errno.EACCES, errno.EOPNOTSUPP, errno.EAFNOSUPPORT)
 
-_HEADER = struct.Struct("=IHHII")
 _MESSAGE = struct.Struct("=BBBBI")  # ifaddrmsg: family, prefix length, flags, scope, interface
 _ATTRIBUTE = struct.Struct("=HH")
 _LIFETIME = struct.Struct("=IIII")  # preferred, valid, created, changed
-_TIMEOUT = struct.pack("@ll", 2, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +44,12 @@ class Holder:
 def holder(host: str) -> Holder | None:
     """The interface that has the address now. Raises OSError."""
     packed = ipaddress.ip_address(host).packed
-    with _rtnetlink() as wire:
+    with netlink(socket.NETLINK_ROUTE) as wire:
         message = _MESSAGE.pack(_family(packed), 0, 0, 0, 0)
-        for index, attributes in _answers(wire, _GET, _REQUEST | _DUMP, message):
+        for kind, body in answers(wire, _GET, REQUEST | DUMP, message):
+            if kind != _NEW:
+                continue
+            index, attributes = _MESSAGE.unpack_from(body)[4], dict(_parsed(body[_MESSAGE.size :]))
             if attributes.get(_LOCAL, attributes.get(_ADDRESS)) == packed:
                 flags = int.from_bytes(attributes.get(_FLAGS, b""), sys.byteorder)
                 interface = _name(index)
@@ -127,30 +127,9 @@ def _change(kind: int, host: str, attributes: bytes, flags: int) -> None:
     packed = ipaddress.ip_address(host).packed
     message = _MESSAGE.pack(_family(packed), len(packed) * 8, 0, _HOST_SCOPE, socket.if_nametoindex("lo"))
     message += _attribute(_LOCAL, packed) + _attribute(_ADDRESS, packed) + attributes
-    with _rtnetlink() as wire:
-        for _ in _answers(wire, kind, _REQUEST | _ACK | flags, message):
+    with netlink(socket.NETLINK_ROUTE) as wire:
+        for _ in answers(wire, kind, REQUEST | ACK | flags, message):
             pass
-
-
-def _answers(
-    wire: socket.socket, kind: int, flags: int, message: bytes
-) -> Iterator[tuple[int, dict[int, bytes]]]:
-    """Asks, and yields interface and attributes of each address in the answer. Raises OSError."""
-    wire.send(_HEADER.pack(_HEADER.size + len(message), kind, flags, 1, 0) + message)
-    while True:
-        data = wire.recv(65536)
-        while len(data) >= _HEADER.size:
-            length, answered, _, _, _ = _HEADER.unpack_from(data)
-            body, data = data[_HEADER.size : length], data[(length + 3) & ~3 :]
-            if answered == _DONE:
-                return
-            if answered == _ERROR:
-                code = -int(struct.unpack_from("=i", body)[0])
-                if code:
-                    raise OSError(code, os.strerror(code))
-                return
-            if answered == _NEW:
-                yield _MESSAGE.unpack_from(body)[4], dict(_parsed(body[_MESSAGE.size :]))
 
 
 def _parsed(raw: bytes) -> Iterator[tuple[int, bytes]]:
@@ -165,12 +144,6 @@ def _parsed(raw: bytes) -> Iterator[tuple[int, bytes]]:
 def _attribute(kind: int, value: bytes) -> bytes:
     length = _ATTRIBUTE.size + len(value)
     return _ATTRIBUTE.pack(length, kind) + value + bytes(-length % 4)
-
-
-def _rtnetlink() -> socket.socket:
-    wire = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
-    wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEOUT)
-    return wire
 
 
 def _family(packed: bytes) -> int:

@@ -6,28 +6,24 @@ A redirect acts on new connections only: those that were open before go on to th
 from __future__ import annotations
 
 import errno
-import os
 import socket
 import struct
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from imds_proxy.config_values import Address
+from imds_proxy.intercept.netlink import ACK, DUMP, REQUEST, answers, netlink
 
 # linux/netlink.h, linux/sock_diag.h, linux/inet_diag.h, include/net/tcp_states.h
 _SOCK_DIAG, _BY_FAMILY, _DESTROY = 4, 20, 21
-_REQUEST, _ACK, _DUMP = 0x1, 0x4, 0x300
-_ERROR, _DONE = 2, 3
 _OPEN = 1 << 1 | 1 << 2 | 1 << 8  # ESTABLISHED, SYN_SENT, CLOSE_WAIT
 
-_HEADER = struct.Struct("=IHHII")
 _QUESTION = struct.Struct("=BBBxI")  # inet_diag_req_v2 up to its socket id: family, protocol, ext, states
 _ID = struct.Struct("!HH16s16s12s")  # inet_diag_sockid: ports, addresses, interface and cookie as they are
 _TAIL = struct.Struct("=IIIII")  # expires, rqueue, wqueue, uid, inode
 _MAPPED = bytes(10) + b"\xff\xff"
-_TIMEOUT = struct.pack("@ll", 2, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +41,13 @@ def open_connections(services: Collection[Address]) -> list[OpenConnection]:
     """All that are open to one of the services. Raises OSError."""
     ports = {service.port for service in services}
     found: list[OpenConnection] = []
-    with _sock_diag() as wire:
+    with netlink(_SOCK_DIAG) as wire:
         for port in ports:
             for family in (socket.AF_INET, socket.AF_INET6):
                 # The kernel leaves out all but this remote port.
                 wanted = _ID.pack(0, port, b"", b"", b"")
                 question = _QUESTION.pack(family, socket.IPPROTO_TCP, 0, _OPEN) + wanted
-                for body in _answers(wire, _BY_FAMILY, _REQUEST | _DUMP, question):
+                for _, body in answers(wire, _BY_FAMILY, REQUEST | DUMP, question):
                     connection = _read(body)
                     if connection.remote in services:
                         found.append(connection)
@@ -64,12 +60,12 @@ def destroy(connections: Sequence[OpenConnection]) -> int:
     Raises OSError: EPERM without CAP_NET_ADMIN, EOPNOTSUPP where the kernel has no SOCK_DESTROY.
     """
     closed = 0
-    with _sock_diag() as wire:
+    with netlink(_SOCK_DIAG) as wire:
         for connection in connections:
             family, key = connection.key[0], connection.key[1:]
             question = _QUESTION.pack(family, socket.IPPROTO_TCP, 0, 0) + key
             try:
-                for _ in _answers(wire, _DESTROY, _REQUEST | _ACK, question):
+                for _ in answers(wire, _DESTROY, REQUEST | ACK, question):
                     pass
             except OSError as error:
                 if error.errno != errno.ENOENT:
@@ -111,26 +107,3 @@ def _address(family: int, raw: bytes, port: int) -> Address:
         return Address(socket.inet_ntop(socket.AF_INET, raw[12:]), port)
     size = 4 if family == socket.AF_INET else 16
     return Address(socket.inet_ntop(family, raw[:size]), port)
-
-
-def _answers(wire: socket.socket, kind: int, flags: int, question: bytes) -> Iterator[bytes]:
-    wire.send(_HEADER.pack(_HEADER.size + len(question), kind, flags, 1, 0) + question)
-    while True:
-        data = wire.recv(1 << 18)
-        while len(data) >= _HEADER.size:
-            length, answered, _, _, _ = _HEADER.unpack_from(data)
-            body, data = data[_HEADER.size : length], data[(length + 3) & ~3 :]
-            if answered == _DONE:
-                return
-            if answered == _ERROR:
-                code = -int(struct.unpack_from("=i", body)[0])
-                if code:
-                    raise OSError(code, os.strerror(code))
-                return
-            yield body
-
-
-def _sock_diag() -> socket.socket:
-    wire = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _SOCK_DIAG)
-    wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEOUT)
-    return wire
