@@ -25,7 +25,7 @@ from imds_proxy.server.privileges import RESERVED, Capability, account_of, drop,
 if TYPE_CHECKING:
     from imds_proxy.server.workers.crew import Ground
 
-_SPARE_FILES = 2048  # three for each process that is remembered as a caller
+_SPARE_FILES = 3584  # three for each process that is remembered as a caller, by its socket or by its note
 _PR_SET_DUMPABLE = 4
 
 _CONFIGURATION_REFUSED = 78

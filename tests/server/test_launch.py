@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from imds_proxy.callers import recent
 from imds_proxy.config import Config, parse
 from imds_proxy.emulator.service import Emulator
+from imds_proxy.server import launch
 from imds_proxy.server.launch import wanted
 from imds_proxy.server.privileges import Capability
 from manager import service_manager
@@ -105,3 +107,9 @@ def test_ready_is_said_when_it_serves_and_the_status_says_how_the_service_is(
 
 def test_the_configuration_that_the_example_shows_says_user_auto() -> None:
     assert parse("user: auto", "f").user == Config().user
+
+
+def test_files_are_spared_for_all_processes_that_are_remembered() -> None:
+    """Each by three: those known by their sockets, and those known by what the kernel noted of them."""
+    remembered = recent._MAX_PROCESSES + recent._MAX_NOTED
+    assert 3 * remembered + 256 <= launch._SPARE_FILES
