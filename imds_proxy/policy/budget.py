@@ -43,7 +43,8 @@ class AdaptiveBudget:
 
     def wait(self, now: float, sparse: bool) -> float:
         """Seconds until a call may go; 0: now."""
-        self._recover(now)
+        if self._rate < self._full.per_second:
+            self._recover(now)
         if now < self._paused_until:
             return self._paused_until - now
         # The less the service can take, the sooner what is kept is whole again.

@@ -46,7 +46,11 @@ class CallerLimits:
 
     def miss(self, identity: Identity, now: float) -> float:
         """Counts a request that needs a call upstream: 0 if it may go on, else the seconds until one may."""
-        return _take(self._bucket(identity, "misses", self._misses, now), now)
+        return _take(self.of_misses(identity, now), now)
+
+    def of_misses(self, identity: Identity, now: float) -> TokenBucket:
+        """From which `miss` takes, until the limits change."""
+        return self._bucket(identity, "misses", self._misses, now)
 
     def _bucket(self, identity: Identity, which: str, rate: Rate, now: float) -> TokenBucket:
         met = self._met.get((id(identity), which))

@@ -129,7 +129,7 @@ def build(config: Config, log: Log, clock: Callable[[], float] = boottime) -> Da
     pods = watch_of(config, log)
     attribution = BoundedAttribution(resolver_of(config, pods[0] if pods else None, log))
     if pods:
-        pods[0].on_change(attribution.look_again)
+        pods[0].on_change(partial(look_again, attribution, register))
     attribution.watch(*watched_by(service.policy))
     shared = Shared(
         rules=HeadRules(profile, classifier, config.limits.head, config.limits.target),
@@ -145,6 +145,13 @@ def build(config: Config, log: Log, clock: Callable[[], float] = boottime) -> Da
         *(shared, register, attribution, pool, gate, foreign, tokens, book, events, traffic, probe),
         pods and pods[1],
     )
+
+
+def look_again(attribution: BoundedAttribution, register: ConnectionRegister[CallerConnection]) -> None:
+    """What is known of pods has changed: callers are named again, those of open connections too."""
+    attribution.look_again()
+    for connection in register:
+        connection.name_again()
 
 
 def apply(daemon: Daemon, config: Config, policy: Policy) -> Daemon:

@@ -19,7 +19,7 @@ from imds_proxy.protocol.request import Request, RequestReader, Signal
 from imds_proxy.protocol.responses import CONTINUE, Answer, refusal_answer
 from imds_proxy.server.arrival import Arrival, Back, detached
 from imds_proxy.server.peer import Peer
-from imds_proxy.server.plans import Failure, Plan
+from imds_proxy.server.plans import Failure, Plan, by_heart
 from imds_proxy.server.shared import Shared
 
 _MAX_BUFFERED = 65536  # bytes of requests that wait for their turn
@@ -112,7 +112,23 @@ class CallerConnection(asyncio.Protocol):
                 if plan.closes or now >= self._touch_at:
                     self._answered_by_heart(plan.closes, now, data)
                 return
-        self._received(data)
+        if self._plans is _NONE or not self._asked_by_heart(data):
+            self._received(data)
+
+    def _asked_by_heart(self, data: bytes) -> bool:
+        """Whether the service is asked, or the caller refused, as the last time for this head."""
+        peer = self._peer
+        if peer is None or (errand := peer.remembered.errands.get(data)) is None:
+            return False
+        self._arrived = self._clock()
+        if (result := self._shared.service.again(errand, peer, self._arrived)) is None:
+            return False
+        self._plans, self._since, self._reader.known = _NONE, self._arrived, data
+        if isinstance(result, Answer):
+            self._answered(errand.request, result)
+        else:
+            self._current, result.told = errand.request, partial(self._answered, errand.request)
+        return True
 
     def _answered_by_heart(self, closes: bool, now: float, head: bytes) -> None:
         if closes:
@@ -130,7 +146,7 @@ class CallerConnection(asyncio.Protocol):
         self._arrived = self._clock()
         out: list[bytes] = []
         if self._plans:
-            data = self._known_by_heart(data, out)
+            data = by_heart(self._plans, data, self._arrived, self._failure, out)
         self._plans = _NONE
         if not self._reader.partial:
             self._since = self._arrived
@@ -144,20 +160,6 @@ class CallerConnection(asyncio.Protocol):
         if self._reader.buffered > _MAX_BUFFERED and self._transport is not None and not self._paused:
             self._paused = True
             self._transport.pause_reading()
-
-    def _known_by_heart(self, data: bytes, out: list[bytes]) -> bytes:
-        """Answers the requests at the front of a pipeline that are known; what is left of it."""
-        start = 0
-        while (end := data.find(b"\r\n\r\n", start)) >= 0:
-            plan = self._plans.get(data[start : end + 4])
-            if plan is None or plan.closes:
-                break
-            answer = plan.answer(self._arrived, self._failure)
-            if answer is None:
-                break
-            out.append(answer)
-            start = end + 4
-        return data[start:]
 
     def eof_received(self) -> bool:
         """The caller sends no more; it may still read (`nc` half-closes), so what is owed is paid."""
@@ -211,6 +213,10 @@ class CallerConnection(asyncio.Protocol):
     def drain(self) -> None:
         """The next answer is the last."""
         self._draining, self._plans = True, _NONE
+
+    def name_again(self) -> None:
+        """In another epoch of naming nothing is known by heart."""
+        self._plans = _NONE
 
     def close_if_idle(self) -> None:
         """Closes unless a request is being answered, or may be once its caller is known."""

@@ -15,7 +15,7 @@ from imds_proxy.ledger.tally import CallerKey, key_of
 from imds_proxy.policy.caller import Caller, Identity, Profile
 from imds_proxy.policy.decision import DecisionMemo
 from imds_proxy.protocol.request import Request
-from imds_proxy.server.plans import Failure, Plan
+from imds_proxy.server.plans import Errand, Failure, Plan
 
 _OVERHEAD = 1024  # bytes of a request and a plan besides the head, about
 _KIND = 2048  # bytes of a kind of caller, about
@@ -45,12 +45,13 @@ class _Owned:
 class Remembered:
     """For callers of one kind. Complete heads without a body only. A memo for `RequestReader`."""
 
-    __slots__ = ("_heads", "_memory", "_owned", "decisions", "plans")
+    __slots__ = ("_heads", "_memory", "_owned", "decisions", "errands", "plans")
 
     def __init__(self, memory: Memory | None = None, owned: _Owned | None = None) -> None:
         self._memory, self._owned = memory, owned
         self._heads: dict[bytes, Request] = {}
         self.plans: dict[bytes, Plan] = {}
+        self.errands: dict[bytes, Errand] = {}
         self.decisions = DecisionMemo()
 
     def get(self, head: bytes) -> Request | None:
@@ -75,10 +76,16 @@ class Remembered:
         if head in self._heads:
             self.plans[head] = plan
 
+    def keep_errand(self, head: bytes, errand: Errand) -> None:
+        """Keeps an errand for a head that is known."""
+        if head in self._heads:
+            self.errands[head] = errand
+
     def clear(self) -> None:
-        """Forgets heads and plans."""
+        """Forgets heads, plans and errands."""
         self._heads.clear()
         self.plans.clear()
+        self.errands.clear()
 
 
 class Memory:

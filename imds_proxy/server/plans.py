@@ -7,14 +7,15 @@ the token and the client are what they were, takes from the caller's bucket, and
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from imds_proxy.ledger.tally import Cell
 from imds_proxy.policy.bucket import TokenBucket
 from imds_proxy.policy.decision import Policy
-from imds_proxy.protocol.session import FALLBACK_WINDOW
+from imds_proxy.protocol.request import Request
+from imds_proxy.protocol.session import FALLBACK_WINDOW, Session
 
 
 class Failure:
@@ -90,3 +91,43 @@ class Plan:
                 self.bump(self.cell)
             return self.wire
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Until when what a caller presented holds (seconds, CLOCK_BOOTTIME), and where its requests count."""
+
+    until: float
+    cell: Cell
+
+
+@dataclass(slots=True, eq=False)
+class Errand:
+    """To a miss what a plan is to a hit: a request that was allowed, with nothing to report, and answered
+    with 200 by the service. `hits` and `misses` are the caller's buckets; `cached`: it may be answered from
+    the cache. Whoever asks again (see `asking`) checks that all of it holds."""
+
+    request: Request
+    session: Session
+    policy: Policy
+    standing: Standing
+    hits: TokenBucket
+    misses: TokenBucket
+    cached: bool
+
+
+def by_heart(
+    plans: Mapping[bytes, Plan], data: bytes, now: float, failure: Failure, out: list[bytes]
+) -> bytes:
+    """Answers the requests at the front of a pipeline that are known, into `out`; what is left of it."""
+    start = 0
+    while (end := data.find(b"\r\n\r\n", start)) >= 0:
+        plan = plans.get(data[start : end + 4])
+        if plan is None or plan.closes:
+            break
+        answer = plan.answer(now, failure)
+        if answer is None:
+            break
+        out.append(answer)
+        start = end + 4
+    return data[start:]

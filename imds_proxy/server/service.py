@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from imds_proxy.errors import LOOP, RATE, SHARED_SOCKET, TOKEN_INVALID, Refusal, Refused
+from imds_proxy.errors import LOOP, SHARED_SOCKET, TOKEN_INVALID, Refusal, Refused
 from imds_proxy.policy.caller import Identity
 from imds_proxy.policy.decision import Policy
 from imds_proxy.policy.limits import CallerLimits
@@ -19,19 +19,17 @@ from imds_proxy.protocol.profile import ItemClass, Profile
 from imds_proxy.protocol.request import Request
 from imds_proxy.protocol.responses import Answer, plain
 from imds_proxy.protocol.session import Session, session_kind
-from imds_proxy.protocol.target import Target
 from imds_proxy.protocol.tokens import parse_ttl
+from imds_proxy.server.asking import LEAST, Asking, same_sensitivity, too_fast
 from imds_proxy.server.endings import Endings, cell_of
 from imds_proxy.server.events import RequestEvents
 from imds_proxy.server.peer import Peer
-from imds_proxy.server.pending import Deadlines, Pending, following
-from imds_proxy.server.plans import Entry, Lasting, Plan
+from imds_proxy.server.pending import Pending, following
+from imds_proxy.server.plans import Entry, Lasting, Plan, Standing
 from imds_proxy.server.tokendesk import ForeignDesk, TokenMaker, Verdict
 from imds_proxy.upstream.cache import AnswerCache, Served
 from imds_proxy.upstream.flight import follow, wait_until
 from imds_proxy.upstream.reader import ServiceReader
-
-_LEAST = 0.05  # seconds for what needs no waiting, also when a pipelined request came to its turn too late
 
 
 class Service:
@@ -53,8 +51,10 @@ class Service:
         self.limits = limits
         self.policy, self._profile, self._reader = policy, profile, reader
         self._tokens, self._foreign, self.events = tokens, foreign, events
-        self._deadline, self._clock, self._deadlines = deadline, clock, Deadlines(clock)
-        self._endings = Endings(events, clock)
+        self._deadline, self._clock = deadline, clock
+        self._endings = endings = Endings(events, clock)
+        self._asking = Asking(self, cache, limits, endings, self._standing, events.bump, deadline, clock)
+        self.again = self._asking.again
         self.cache = cache
 
     def begin(
@@ -91,7 +91,7 @@ class Service:
             return self._token(request, peer, arrived, wait, known)
         if wait:
             return self._endings.refuse(
-                request, peer, session, _too_fast(wait, "limits.hits, or its rule's rate")
+                request, peer, session, too_fast(wait, "limits.hits, or its rule's rate")
             )
         if verdict is Verdict.INVALID:
             return self._endings.refuse(request, peer, session, Refused(TOKEN_INVALID))
@@ -109,7 +109,7 @@ class Service:
                     self._learn(known, request, peer, session, decision.rule, entry, wire)
                 return entry.answer
         if at_once:
-            asked = self._ask(request, peer, session, decision.would_refuse, arrived, cached)
+            asked = self._asking.ask(request, peer, session, decision, arrived, cached, known)
             if asked is not None:
                 return asked
         work = self._work(request, peer, session, decision.exclusive, foreign, arrived, cached)
@@ -159,16 +159,22 @@ class Service:
         wire: bytes,
     ) -> None:
         """Keeps how this request was answered (allowed, nothing to report), for the next with its head."""
-        now, identity, until = self._clock(), peer.caller.identity, math.inf
-        if session is Session.HARDENED and request.token is not None:
-            until = self._tokens.valid_until(request.token, identity)
-        cell = cell_of(request, peer, session)
-        if session is Session.FALLBACK or now >= until or cell is None:
+        standing = self._standing(request, peer, session)
+        if standing is None:
             return
-        bucket = self.limits.bucket(identity, rule, now)
-        closes = not request.keep_alive
-        plan = Plan(wire, entry, until, self, self.policy, bucket, cell, self.events.bump, closes)
+        bucket = self.limits.bucket(peer.caller.identity, rule, self._clock())
+        until, cell, bump = standing.until, standing.cell, self.events.bump
+        plan = Plan(wire, entry, until, self, self.policy, bucket, cell, bump, not request.keep_alive)
         peer.remembered.keep(known, plan)
+
+    def _standing(self, request: Request, peer: Peer, session: Session) -> Standing | None:
+        """What plans and errands rest on; None where nothing may be learnt."""
+        until = math.inf
+        if session is Session.HARDENED and request.token is not None:
+            until = self._tokens.valid_until(request.token, peer.caller.identity)
+        cell = cell_of(request, peer, session)
+        usable = session is not Session.FALLBACK and self._clock() < until
+        return Standing(until, cell) if usable and cell is not None else None
 
     def _token(
         self, request: Request, peer: Peer, arrived: float, wait: float, known: bytes | None
@@ -194,34 +200,6 @@ class Service:
 
         return self._finish(request, peer, Session.TOKEN, None, issue(), arrived)
 
-    def _ask(
-        self,
-        request: Request,
-        peer: Peer,
-        session: Session,
-        would_refuse: Refusal | None,
-        arrived: float,
-        cached: bool,
-    ) -> Answer | Pending | None:
-        """Asks the service where that can be done at once: most misses. None where `_read` has to."""
-        target, item, identity = request.target, request.item, peer.caller.identity
-        if item is ItemClass.NEVER or not self.cache.may_ask(target, cached=cached):
-            return None
-        now = self._clock()
-        wait = self.limits.miss(identity, now)
-        if wait:
-            return self._endings.refuse(request, peer, session, _too_fast(wait, "limits.misses"))
-        pending = Pending()
-
-        def over(result: Answer | Exception) -> None:
-            if not pending.over:  # else its time was over before
-                pending.bring(self._endings.ended(request, peer, session, would_refuse, result))
-
-        until = max(now + _LEAST, arrived + self._deadline)
-        self._deadlines.add(until, pending, over)
-        self.cache.ask(target, item, identity, self._same_sensitivity(target), over)
-        return pending
-
     async def _ask_holders(self, request: Request, session: Session, peer: Peer) -> None:
         """Raises Refused when a process that holds this connection may not read the item."""
         for holder in await peer.holders():
@@ -245,15 +223,9 @@ class Service:
             if spare is not None:
                 return spare
             if wait:
-                raise _too_fast(wait, "limits.misses")
+                raise too_fast(wait, "limits.misses")
         until = arrived + self._deadline
-        return await self.cache.read(
-            target, item, identity, until, self._same_sensitivity(target), cached=cached
-        )
-
-    def _same_sensitivity(self, target: Target) -> Callable[[Target], bool]:
-        # Patterns pass over a trailing slash, so a twin is decided as its sibling was.
-        return lambda twin: twin.segments == target.segments
+        return await self.cache.read(target, item, identity, until, same_sensitivity(target), cached=cached)
 
     async def _foreign_read(self, request: Request, peer: Peer) -> Answer:
         token = request.token
@@ -293,8 +265,8 @@ class Service:
             answer = result.answer if isinstance(result, Served) else result
             pending.bring(self._endings.ended(request, peer, session, would_refuse, answer, stale))
 
-        until = max(now + _LEAST, arrived + self._deadline)
-        self._deadlines.add(until, pending, over)
+        until = max(now + LEAST, arrived + self._deadline)
+        self._asking.deadlines.add(until, pending, over)
         follow(work, over)
         return pending
 
@@ -302,10 +274,6 @@ class Service:
 def _asked(request: Request) -> str:
     session = Session.TOKEN if request.is_put else Session.HARDENED
     return str(session.value)
-
-
-def _too_fast(wait: float, which: str) -> Refused:
-    return Refused(RATE, which, retry_after=max(1, math.ceil(wait)))
 
 
 def _token_answer(token: str) -> Answer:

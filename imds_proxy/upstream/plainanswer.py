@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
@@ -69,6 +70,7 @@ def header_lines(headers: Headers) -> bytes:
     return data
 
 
+@lru_cache(maxsize=2048)
 def request_line(method: str, target: str) -> bytes:
     """The first line. Raises ValueError where it would be more than one, or of more than three words."""
     line = f"{method} {target} HTTP/1.1\r\n".encode("ascii")

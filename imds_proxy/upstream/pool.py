@@ -22,6 +22,7 @@ from imds_proxy.upstream.traffic import Traffic
 
 _RETRY_CONNECT = 0.05  # seconds between tries to connect to a service that is restarting
 _MAX_WAITING = 4096
+_OVERLOADED = (429, 503)
 _NOT_FREE = "no connection to the service was free in time"
 _SO_MARK = 36  # asm-generic/socket.h
 
@@ -141,6 +142,11 @@ class Pool:
         told: Told,
         result: UpstreamAnswer | Exception,
     ) -> None:
+        if isinstance(result, UpstreamAnswer) and result.answer.status not in _OVERLOADED:  # nearly always
+            self._traffic.answered("GET", result.answer.status)
+            self._leave(connection)
+            told(result)
+            return
         if isinstance(result, StaleConnection):
             follow(self._get("GET", target, headers, until, paid=True, placed=True), told)
             return
@@ -231,7 +237,7 @@ class Pool:
     ) -> UpstreamAnswer | Exception:
         """Counts what came of a call, and tells the gate of an overload."""
         if isinstance(result, UpstreamAnswer):
-            if result.answer.status in (429, 503) and self._gate is not None:
+            if result.answer.status in _OVERLOADED and self._gate is not None:
                 self._gate.overloaded(sent_at, result.retry_after)
             self._traffic.answered(method, result.answer.status)
         elif isinstance(result, (TimeoutError, asyncio.TimeoutError)):

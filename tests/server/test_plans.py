@@ -19,7 +19,7 @@ from imds_proxy.policy.decision import Policy
 from imds_proxy.policy.rules import Rate
 from imds_proxy.policy.sensitive import SensitivePaths
 from imds_proxy.protocol.session import Session
-from imds_proxy.server.build import Daemon, apply, policy_of
+from imds_proxy.server.build import Daemon, apply, look_again, policy_of
 from imds_proxy.server.plans import Failure, Lasting, Plan
 from recorded import reply
 from served import GET, PUT, KnownCaller, answer, conversation
@@ -269,3 +269,21 @@ def test_the_token_of_a_caller_is_given_again_by_heart() -> None:
         return tokens, plans_of(daemon), daemon.events.counts[Session.TOKEN]
 
     assert conversation(talk) == ({b"tok=="}, [PUT + b"\r\n"], 6)
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_who_is_to_be_named_again_is_not_answered_by_heart_before(cached: bool) -> None:
+    """What is known of pods has changed: on a connection that is open, too."""
+    first = Caller(Identity(1000, unit="a.service"), process=Process(7))
+    settings = {"cache": dataclasses.replace(Config().cache, enabled=cached)}
+    callers = Turns(first, dataclasses.replace(first, is_self=True))
+
+    async def talk(reader: Reader, writer: Writer, daemon: Daemon) -> list[int]:
+        statuses = [(await asked(reader, writer, MAC))[0] for _ in range(4)]
+        callers.epoch += 1
+        look_again(daemon.attribution, daemon.register)
+        return [*statuses, (await asked(reader, writer, MAC))[0]]
+
+    statuses = conversation(talk, callers, settings, script=Counting())
+    assert statuses[:4] == [200] * 4
+    assert statuses[4] >= 400
