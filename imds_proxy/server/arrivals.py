@@ -17,7 +17,7 @@ from typing import Any
 from imds_proxy.policy.caller import Caller
 from imds_proxy.server.arrival import Arrival, Back
 from imds_proxy.server.connection import CallerConnection
-from imds_proxy.server.listener import Accepted, read_now, write_last
+from imds_proxy.server.listener import Accepted, read_now
 from imds_proxy.server.shared import Attribution, Shared
 
 _FIRST = 4096  # bytes of a request; what is known by heart is shorter
@@ -209,10 +209,8 @@ def _answered(guest: _Guest, data: bytes) -> bool | None:
     if answer is None:
         return None
     number = guest.accepted.number
-    if plan.closes:
-        write_last(number, answer)
-        return True
     try:
-        return os.write(number, answer) != len(answer)
+        sent = os.write(number, answer)
     except OSError:  # the caller left
         return True
+    return plan.closes or sent != len(answer)

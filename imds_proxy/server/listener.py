@@ -27,12 +27,6 @@ _NAME = 28  # bytes of a socket address at most
 # caller that connects, runs another program and then sends as what it became (ATTACKS 23).
 _FLAGS = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 
-_libc = ctypes.PyDLL(None)  # what is called here never waits, so the interpreter need not be let go of
-_send, _shutdown = _libc.send, _libc.shutdown
-_send.argtypes = ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int
-_send.restype = ctypes.c_ssize_t
-_shutdown.argtypes = ctypes.c_int, ctypes.c_int
-
 
 class Accepted:
     """An accepted connection: its descriptor, and its ends as the kernel has them (sockaddr; our own None
@@ -85,14 +79,6 @@ def read_now(number: int, most: int) -> bytes | None:
         return None
     except OSError:
         return b""
-
-
-def write_last(number: int, answer: bytes) -> None:
-    """Says what is the last of a connection, which is to be closed at once: in one packet with its end.
-    (Two cost 13 us of CPU with the close, one 9.) Nobody can be told of who does not read."""
-    _send(number, answer, len(answer), socket.MSG_MORE | socket.MSG_NOSIGNAL)
-    # A close alone would be a reset that takes the answer along, where the caller has sent more meanwhile.
-    _shutdown(number, socket.SHUT_WR)
 
 
 def bind(address: Address, hop_limit: int, *, anywhere: bool = False) -> socket.socket:

@@ -8,14 +8,13 @@ import errno
 import os
 import resource
 import socket
-import struct
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from imds_proxy.config import parse_address
-from imds_proxy.server.listener import Accepted, Listener, bind, write_last
+from imds_proxy.server.listener import Accepted, Listener, bind
 
 
 class Guests:
@@ -192,31 +191,3 @@ def test_a_connection_can_be_given_away() -> None:
     assert theirs.recv(2) == b".."
     theirs.close()
     ours.close()
-
-
-@pytest.mark.parametrize("more", [b"", b"\n", b"GET / HTTP/1.1\r\n"])
-def test_the_last_answer_comes_whole_whatever_the_caller_sent_after_its_request(more: bytes) -> None:
-    """A shell writes a line at a time: the last of them may come after the request was read."""
-    answer = bytes(range(256)) * 16
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        for _ in range(20):
-            with socket.create_connection(listening.getsockname(), 5) as caller:
-                accepted, _ = listening.accept()
-                caller.sendall(b"GET /")
-                assert accepted.recv(5) == b"GET /"
-                caller.sendall(more)
-                write_last(accepted.fileno(), answer)
-                accepted.close()
-                received = b"".join(iter(lambda wire=caller: wire.recv(65536), b""))  # type: ignore[misc]
-                assert received == answer
-
-
-def test_the_last_answer_to_a_caller_that_has_left_harms_nobody() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        caller = socket.create_connection(listening.getsockname(), 5)
-        accepted, _ = listening.accept()
-        with accepted:
-            caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            caller.close()  # a reset
-            for _ in range(2):
-                write_last(accepted.fileno(), b"answer")

@@ -19,7 +19,7 @@ from imds_proxy.policy.caller import Caller
 from imds_proxy.server.attribution import BoundedAttribution
 from imds_proxy.server.build import boottime
 from imds_proxy.server.eventloop import run_loop
-from imds_proxy.server.listener import Accepted, Listener, read_now, write_last
+from imds_proxy.server.listener import Accepted, Listener, read_now
 from imds_proxy.server.memory import client_of
 from imds_proxy.server.workers.board import Board, failure_slot
 from imds_proxy.server.workers.channel import Channel, Message
@@ -199,17 +199,15 @@ class Worker:
         if learnt.lease.left < learnt.lease.low:
             self._ask_for_more(learnt.lease)
         wire = learnt.lesson.wire
-        if learnt.lesson.closes:
-            write_last(number, wire)
-            self._close(guest)
-            return
         try:
             sent = os.write(number, wire)
         except BlockingIOError:
             sent = 0
         except OSError:  # the caller left, which the next read tells
             sent = len(wire)
-        if sent < len(wire):  # it does not read: the daemon waits for it
+        if learnt.lesson.closes:
+            self._close(guest)
+        elif sent < len(wire):  # it does not read: the daemon waits for it
             self._hand_over(guest, b"", owed=wire[sent:])
         else:
             guest.at, guest.touched = now, True
