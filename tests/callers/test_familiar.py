@@ -136,3 +136,25 @@ def test_23_a_note_of_before_is_not_believed_of_what_the_process_became(
         while familiar.of(*question) is not None:
             assert time.monotonic() < end
     assert familiar.of(*question) is None
+
+
+def test_a_reload_in_the_midst_of_a_look_up_harms_nobody_and_is_not_undone(
+    connected: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caller, accepted = connected
+    resolver = Resolver()
+    is_the_same = SeenProcess.is_the_same
+
+    def meanwhile(process: SeenProcess) -> bool:
+        resolver.forget()
+        return is_the_same(process)
+
+    try:
+        ticket = resolver.look_up(accepted, caller.getsockname())
+        known = resolver.scan(ticket)
+        monkeypatch.setattr(SeenProcess, "is_the_same", meanwhile)
+        assert resolver.resolve(ticket) is known
+        monkeypatch.undo()
+        assert resolver.resolve(ticket) is None  # what was known before is to be looked at anew
+    finally:
+        resolver.close()
