@@ -12,12 +12,13 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 from imds_proxy.errors import DEADLINE, UNREACHABLE, UPSTREAM_BROKEN, Refused
 from imds_proxy.upstream.exchange import StaleConnection, Told, UpstreamAnswer, UpstreamConnection
 from imds_proxy.upstream.flight import follow
 from imds_proxy.upstream.gate import OURS, UpstreamGate
-from imds_proxy.upstream.plainanswer import PlainHeads
+from imds_proxy.upstream.plainanswer import Headers, PlainHeads
 from imds_proxy.upstream.traffic import Traffic
 
 _RETRY_CONNECT = 0.05  # seconds between tries to connect to a service that is restarting
@@ -36,6 +37,19 @@ class PoolLimits:
     read_timeout: float
     patience: float
     max_body: int
+
+
+class _Question(NamedTuple):
+    """A GET whose turn was taken, until when it is worth an answer, and who is told of it."""
+
+    target: str
+    headers: Headers
+    until: float
+    told: Told
+
+    def __repr__(self) -> str:
+        """Without the headers, which hold a token."""
+        return f"_Question({self.target!r})"
 
 
 _Waiting = tuple[float, Callable[[], bool], Callable[[], None]]
@@ -67,7 +81,6 @@ class Pool:
         self._down_since: float | None = None
         self._retry_at, self._why_down = 0.0, ""
         self._closed = False
-        """What the service did last, for people."""
 
     @property
     def idle(self) -> int:
@@ -83,20 +96,21 @@ class Pool:
             self._idle.pop()
         return bool(self._idle)
 
-    def ask(self, target: str, headers: tuple[tuple[bytes, bytes], ...], told: Told) -> None:
+    def ask(self, target: str, headers: Headers, told: Told) -> None:
         """A GET whose turn was taken before, while the pool is `ready`: costs no task. `told` gets what `get`
         would return or raise, never before this returns."""
         now = self._clock()
-        until = now + self._limits.patience
+        question = _Question(target, headers, now + self._limits.patience, told)
         if self._open < self._limits.connections:
-            self._send(self._idle[-1], target, headers, now, until, told)
+            self._send(question, self._idle[-1], now)
             self._idle.pop()
             self._open += 1
             return
         late = partial(told, Refused(DEADLINE, _NOT_FREE))
-        self._waiting.append((until, partial(self._send_later, target, headers, until, told), late))
+        self._waiting.append((question.until, partial(self._send_later, question), late))
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(until - now, self._look_at_time)
+            wait = self._limits.patience
+            self._timer = asyncio.get_running_loop().call_later(wait, self._look_at_time)
 
     def _look_at_time(self) -> None:
         """Whoever asks waits as long as all others do: they are late in their order."""
@@ -109,57 +123,47 @@ class Pool:
                 wait = max(0.0, self._waiting[0][0] - self._clock())
                 self._timer = asyncio.get_running_loop().call_later(wait, self._look_at_time)
 
-    def _send_later(
-        self, target: str, headers: tuple[tuple[bytes, bytes], ...], until: float, told: Told
-    ) -> bool:
+    def _send_later(self, question: _Question) -> bool:
         """At a place that is free now, which it takes."""
         connection = self._take_idle()
         if connection is None:
-            follow(self._get("GET", target, headers, until, paid=True, placed=True), told)
+            self._go_on(question, placed=True)
         else:
-            self._send(connection, target, headers, self._clock(), until, told)
+            self._send(question, connection, self._clock())
         return True
 
-    def _send(
-        self,
-        connection: UpstreamConnection,
-        target: str,
-        headers: tuple[tuple[bytes, bytes], ...],
-        sent_at: float,
-        until: float,
-        told: Told,
-    ) -> None:
-        over = partial(self._over, connection, target, headers, sent_at, until, told)
-        connection.ask("GET", target, headers, self._limits.read_timeout, over)
+    def _send(self, question: _Question, connection: UpstreamConnection, sent_at: float) -> None:
+        over = partial(self._over, question, connection, sent_at)
+        connection.ask("GET", question.target, question.headers, self._limits.read_timeout, over)
+
+    def _go_on(self, question: _Question, *, placed: bool) -> None:
+        """In a task: with a connection of its own at its place, or after a turn of its own."""
+        target, headers, until, told = question
+        follow(self._get("GET", target, headers, until, paid=placed, placed=placed), told)
 
     def _over(
         self,
+        question: _Question,
         connection: UpstreamConnection,
-        target: str,
-        headers: tuple[tuple[bytes, bytes], ...],
         sent_at: float,
-        until: float,
-        told: Told,
         result: UpstreamAnswer | Exception,
     ) -> None:
         if isinstance(result, UpstreamAnswer) and result.answer.status not in _OVERLOADED:  # nearly always
             self._traffic.answered("GET", result.answer.status)
             self._leave(connection)
-            told(result)
+            question.told(result)
             return
         if isinstance(result, StaleConnection):
-            follow(self._get("GET", target, headers, until, paid=True, placed=True), told)
+            self._go_on(question, placed=True)
             return
         result = self._judged("GET", sent_at, result)
         self._leave(connection)
-        if self._again(result, until):
-            follow(self._get("GET", target, headers, until, paid=False), told)
+        if self._again(result, question.until):
+            self._go_on(question, placed=False)
         else:
-            told(result)
+            question.told(result)
 
-    async def get(
-        self, method: str, target: str, headers: tuple[tuple[bytes, bytes], ...], *, paid: bool = False
-    ) -> UpstreamAnswer:
+    async def get(self, method: str, target: str, headers: Headers, *, paid: bool = False) -> UpstreamAnswer:
         """An idempotent exchange, in its turn unless that was taken before (`paid`). Raises Refused.
 
         Tried again when the pooled connection turns out stale, and while the service throttles and patience
@@ -171,7 +175,7 @@ class Pool:
         self,
         method: str,
         target: str,
-        headers: tuple[tuple[bytes, bytes], ...],
+        headers: Headers,
         until: float,
         *,
         paid: bool,
@@ -189,7 +193,7 @@ class Pool:
         throttled = isinstance(reply, UpstreamAnswer) and reply.answer.status == 429
         return throttled and self._gate is not None and self._clock() < until
 
-    async def put(self, target: str, headers: tuple[tuple[bytes, bytes], ...]) -> UpstreamAnswer:
+    async def put(self, target: str, headers: Headers) -> UpstreamAnswer:
         """A PUT, on a fresh connection always, since it is never repeated. Raises Refused."""
         until = self._clock() + self._limits.patience
         await self._turn_and_place(until, paid=False)
@@ -205,7 +209,7 @@ class Pool:
         self,
         method: str,
         target: str,
-        headers: tuple[tuple[bytes, bytes], ...],
+        headers: Headers,
         until: float,
         *,
         reuse: bool,
