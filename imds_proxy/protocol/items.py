@@ -22,9 +22,7 @@ class PathPattern:
     below: bool
 
     @classmethod
-    @lru_cache(
-        maxsize=256
-    )  # a rule's patterns are read several times in a row, those of the provider for each
+    @lru_cache(maxsize=256)  # a rule's patterns are read several times in a row
     def parse(cls, text: str) -> PathPattern:
         """Raises ValueError where `**` stands anywhere but at the end, or a segment is empty."""
         parts = text.strip("/").lower().split("/")

@@ -47,6 +47,11 @@ class Target:
         """What tells one item from another: path and query."""
         return self.path, self.query
 
+    def is_twin(self, other: Target) -> bool:
+        """Whether `other` has the same segments. Who may read one may read both: patterns pass over a
+        last slash, so a twin is decided as its sibling was."""
+        return self.segments == other.segments
+
     @property
     def text(self) -> str:
         """The target as it stands in a request line."""

@@ -16,7 +16,6 @@ from imds_proxy.protocol.profile import ItemClass
 from imds_proxy.protocol.request import Request
 from imds_proxy.protocol.responses import Answer
 from imds_proxy.protocol.session import FALLBACK_WINDOW, Session
-from imds_proxy.protocol.target import Target
 from imds_proxy.server.endings import Endings
 from imds_proxy.server.peer import Peer
 from imds_proxy.server.pending import Deadlines, Pending
@@ -74,7 +73,7 @@ class Asking:
             pending.bring(answer)
 
         self.deadlines.add(max(now + LEAST, arrived + self._deadline), pending, over)
-        self._cache.ask(target, request.item, identity, same_sensitivity(target), over)
+        self._cache.ask(target, request.item, identity, target.is_twin, over)
         return pending
 
     def again(self, errand: Errand, peer: Peer, now: float) -> Answer | Pending | None:
@@ -104,7 +103,7 @@ class Asking:
 
         self.deadlines.add(now + self._deadline, pending, over)
         target = request.target
-        self._cache.ask(target, request.item, peer.caller.identity, same_sensitivity(target), over)
+        self._cache.ask(target, request.item, peer.caller.identity, target.is_twin, over)
         return pending
 
     def _learn(
@@ -125,14 +124,6 @@ class Asking:
         misses = self._limits.of_misses(identity, now)
         errand = Errand(request, session, policy, standing, hits, misses, cached)
         peer.remembered.keep_errand(known, errand)
-
-
-def same_sensitivity(target: Target) -> Callable[[Target], bool]:
-    """Which other targets a caller may read that may read this one, where the service sends it there.
-
-    Patterns pass over a trailing slash, so a twin is decided as its sibling was.
-    """
-    return lambda twin: twin.segments == target.segments
 
 
 def too_fast(wait: float, which: str) -> Refused:

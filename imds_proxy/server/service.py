@@ -20,7 +20,7 @@ from imds_proxy.protocol.request import Request
 from imds_proxy.protocol.responses import Answer, plain
 from imds_proxy.protocol.session import Session, session_kind
 from imds_proxy.protocol.tokens import parse_ttl
-from imds_proxy.server.asking import LEAST, Asking, same_sensitivity, too_fast
+from imds_proxy.server.asking import LEAST, Asking, too_fast
 from imds_proxy.server.endings import Endings, cell_of
 from imds_proxy.server.events import RequestEvents
 from imds_proxy.server.peer import Peer
@@ -225,7 +225,7 @@ class Service:
             if wait:
                 raise too_fast(wait, "limits.misses")
         until = arrived + self._deadline
-        return await self.cache.read(target, item, identity, until, same_sensitivity(target), cached=cached)
+        return await self.cache.read(target, item, identity, until, target.is_twin, cached=cached)
 
     async def _foreign_read(self, request: Request, peer: Peer) -> Answer:
         token = request.token

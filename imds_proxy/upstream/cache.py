@@ -226,7 +226,7 @@ class AnswerCache:
     async def warm(self, target: Target, item: ItemClass) -> None:
         """Reads an item that somebody will ask for. Raises Refused."""
         if self._rules.enabled and self._store.get(target.key) is None:
-            await self._ask(target, item, OURS, math.inf, _same(target))
+            await self._ask(target, item, OURS, math.inf, target.is_twin)
 
     def hot(self, count: int) -> list[Target]:
         """The items asked for most, those without a query: a query may be a nonce."""
@@ -241,7 +241,7 @@ class AnswerCache:
     def _start(self, target: Target, item: ItemClass) -> None:
         if target.key in self._flights:
             return
-        asked = self._ask(target, item, OURS, self._clock() + _AHEAD, _same(target))
+        asked = self._ask(target, item, OURS, self._clock() + _AHEAD, target.is_twin)
         task = asyncio.get_running_loop().create_task(asked)
         task.add_done_callback(_look_at)
 
@@ -332,10 +332,6 @@ class AnswerCache:
         stored.used_at = self._clock()
         answer = stored.answer
         return Served(replace(answer, headers=(*answer.headers, _MARK)), True)
-
-
-def _same(target: Target) -> Callable[[Target], bool]:
-    return lambda twin: twin.segments == target.segments
 
 
 def _is_failure(asking: asyncio.Task[Answer]) -> bool:

@@ -209,3 +209,9 @@ def test_what_may_be_a_secret_in_a_path_is_not_shown(path: str, shown: str | Non
     target = canonical_target(path.encode())
     assert target.path == path
     assert target.shown == (shown or path)
+
+
+def test_a_twin_differs_by_its_last_slash_only() -> None:
+    target = canonical_target(b"/latest/meta-data/ram")
+    assert target.is_twin(canonical_target(b"/latest/meta-data/ram/"))
+    assert not target.is_twin(canonical_target(b"/latest/meta-data/ram/security-credentials/"))

@@ -12,8 +12,7 @@ import pytest
 from imds_proxy.config import Config
 from imds_proxy.policy.rules import Rate
 from imds_proxy.protocol.session import Session
-from imds_proxy.protocol.target import canonical_target
-from imds_proxy.server.asking import same_sensitivity, too_fast
+from imds_proxy.server.asking import too_fast
 from imds_proxy.server.build import Daemon, apply, policy_of
 from imds_proxy.server.connection import CallerConnection
 from imds_proxy.server.plans import Errand
@@ -223,12 +222,6 @@ def test_what_comes_before_the_answer_waits_for_its_turn() -> None:
         assert len(set(bodies)) == 9
 
     line(talk)
-
-
-def test_a_twin_differs_by_its_last_slash_only() -> None:
-    allow = same_sensitivity(canonical_target(b"/latest/meta-data/ram"))
-    assert allow(canonical_target(b"/latest/meta-data/ram/"))
-    assert not allow(canonical_target(b"/latest/meta-data/ram/security-credentials/"))
 
 
 def test_who_asks_too_fast_is_told_when_to_come_again() -> None:
