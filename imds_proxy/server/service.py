@@ -28,7 +28,7 @@ from imds_proxy.server.pending import Pending, following
 from imds_proxy.server.plans import Entry, Lasting, Plan, Standing
 from imds_proxy.server.tokendesk import ForeignDesk, TokenMaker, Verdict
 from imds_proxy.upstream.cache import AnswerCache, Served
-from imds_proxy.upstream.flight import follow, wait_until
+from imds_proxy.upstream.flight import follow, look_at, wait_until
 from imds_proxy.upstream.reader import ServiceReader
 
 
@@ -135,7 +135,7 @@ class Service:
     async def _begin_prepared(self, request: Request, peer: Peer, session: Session, arrived: float) -> Answer:
         """What `begin` answers once presented tokens can be judged (soon after a start)."""
         preparing = asyncio.get_running_loop().create_task(self._tokens.prepare())
-        preparing.add_done_callback(_look_at)
+        preparing.add_done_callback(look_at)
         try:
             await wait_until(preparing, arrived + self._deadline - self._clock())
             result = self.begin(request, peer, arrived)
@@ -279,8 +279,3 @@ def _asked(request: Request) -> str:
 def _token_answer(token: str) -> Answer:
     # No newline: clients use the body as it is (CLIENTS).
     return plain(200, token.encode("latin-1"))
-
-
-def _look_at(task: asyncio.Task[Any]) -> None:
-    if not task.cancelled():
-        task.exception()

@@ -9,7 +9,6 @@ import asyncio
 import math
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
-from typing import Any
 
 from cachetools import LRUCache
 
@@ -19,7 +18,7 @@ from imds_proxy.protocol.credentials import CredentialTimes, credential_times, h
 from imds_proxy.protocol.profile import ItemClass
 from imds_proxy.protocol.responses import REFUSAL_HEADER, Answer
 from imds_proxy.protocol.target import Target
-from imds_proxy.upstream.flight import FairFlight
+from imds_proxy.upstream.flight import FairFlight, look_at
 from imds_proxy.upstream.gate import OURS, UpstreamGate
 from imds_proxy.upstream.reader import ServiceReader
 from imds_proxy.upstream.roles import RoleWatch
@@ -164,7 +163,7 @@ class AnswerCache:
             answer = await asked
         else:
             asking = asyncio.get_running_loop().create_task(asked)
-            asking.add_done_callback(_look_at)
+            asking.add_done_callback(look_at)
             await asyncio.wait((asking,), timeout=self._patience(old, until))
             if not asking.done() or _is_failure(asking):
                 self._failed[target.key] = self._clock() + _RETRY
@@ -243,7 +242,7 @@ class AnswerCache:
             return
         asked = self._ask(target, item, OURS, self._clock() + _AHEAD, target.is_twin)
         task = asyncio.get_running_loop().create_task(asked)
-        task.add_done_callback(_look_at)
+        task.add_done_callback(look_at)
 
     async def _ask(
         self,
@@ -338,9 +337,3 @@ def _is_failure(asking: asyncio.Task[Answer]) -> bool:
     if asking.cancelled() or (error := asking.exception()) is None:
         return not asking.cancelled() and (asking.result().status >= 500 or asking.result().status == 429)
     return isinstance(error, Refused)
-
-
-def _look_at(task: asyncio.Task[Any]) -> None:
-    """Nobody may be left to look at its error."""
-    if not task.cancelled():
-        task.exception()

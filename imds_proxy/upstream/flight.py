@@ -55,7 +55,7 @@ class SingleFlight(Generic[T]):
 
     def _land(self, key: Hashable, task: asyncio.Future[T]) -> None:
         self._flights.pop(key, None)
-        _look_at(task)
+        look_at(task)
 
 
 class FairFlight(Generic[T]):
@@ -100,7 +100,7 @@ class FairFlight(Generic[T]):
         entry = self._begun.setdefault(key, (loop.create_future(), set()))
         begun, waiting = entry
         turn = loop.create_task(self._gate.turn(caller, until))
-        turn.add_done_callback(_look_at)
+        turn.add_done_callback(look_at)
         waiting.add(turn)
         try:
             await asyncio.wait((turn, begun), return_when=asyncio.FIRST_COMPLETED)
@@ -147,7 +147,7 @@ def follow(work: Coroutine[Any, Any, T], told: Callable[[T | Exception], None]) 
     asyncio.get_running_loop().create_task(work).add_done_callback(over)
 
 
-def _look_at(task: asyncio.Future[Any]) -> None:
-    """Nobody may be left to look at its error."""
+def look_at(task: asyncio.Future[Any]) -> None:
+    """For a task of which nobody may be left to look at its error."""
     if not task.cancelled():
         task.exception()
